@@ -1,0 +1,1 @@
+"""Conversations with an AI that survive the death of their provider session."""

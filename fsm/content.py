@@ -1,0 +1,135 @@
+"""What is said in a conversation: text and blocks, checked once at the door.
+
+Content is a tuple of *blocks*, JSON objects with a ``type``, in the shape of the Messages API: ``text``, ``image``,
+``document``, ``tool_use``, ``tool_result``. A caller may pass plain text instead. :func:`as_blocks` promises that
+what it lets through can be stored and read back equal, and sent as UTF-8.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from fsm.errors import InvalidContent
+
+__all__ = ["Block", "Content", "as_blocks", "plain", "text_block", "text_of"]
+
+Block: TypeAlias = Mapping[str, Any]
+"""One JSON object with a ``type``."""
+
+Content: TypeAlias = str | Sequence[Block]
+"""What a caller may send: text, or a list of blocks."""
+
+
+def text_block(text: str) -> Block:
+    """A block of plain text.
+
+    >>> text_block("hello")
+    {'type': 'text', 'text': 'hello'}
+    """
+    return {"type": "text", "text": text}
+
+
+def as_blocks(content: Content, key: str | None = None) -> tuple[Block, ...]:
+    """The content as a tuple of blocks that can be stored and sent.
+
+    Args:
+        content: non-empty text, or a non-empty list of JSON objects, each with a ``type``.
+        key: the conversation, for the error message.
+
+    Raises:
+        InvalidContent: it is empty, of another type, or can't be written as JSON in UTF-8.
+
+    >>> as_blocks("hello")
+    ({'type': 'text', 'text': 'hello'},)
+    >>> as_blocks([])
+    Traceback (most recent call last):
+    ...
+    fsm.errors.InvalidContent: the content is empty; pass text or a list of blocks
+    """
+    if isinstance(content, str):
+        _check_text(content, key)
+        return (text_block(content),)
+    given: object = content
+    if not isinstance(given, Sequence) or isinstance(given, bytes | bytearray | memoryview):
+        raise InvalidContent(f"the content is of type {type(given).__name__}; pass text or a list of blocks", key)
+    if not content:
+        raise InvalidContent("the content is empty; pass text or a list of blocks", key)
+    return tuple(_checked(block, position, key) for position, block in enumerate(content))
+
+
+def _checked(block: object, position: int, key: str | None) -> Block:
+    if not isinstance(block, Mapping) or not isinstance(block.get("type"), str) or not block["type"]:
+        raise InvalidContent(
+            f"block {position} is no JSON object with a 'type', such as {{'type': 'text', 'text': …}}", key
+        )
+    if block["type"] == "text":
+        if not isinstance(block.get("text"), str):
+            raise InvalidContent(f"block {position} is of type 'text' but has no text", key)
+        _check_text(block["text"], key)
+    try:
+        written = json.dumps(dict(block), allow_nan=False, ensure_ascii=False)
+        written.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidContent(
+            f"block {position} can't be written as JSON in UTF-8 ({type(error).__name__}); "
+            "use objects, lists, text, finite numbers, true, false and null",
+            key,
+        ) from error
+    normal: dict[str, Any] = json.loads(written)
+    return normal
+
+
+def _check_text(text: str, key: str | None) -> None:
+    if not text.strip():
+        raise InvalidContent("the text is empty or only white space; providers refuse it", key)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidContent(
+            f"the text has a lone surrogate at position {error.start}, so it can't be sent as UTF-8", key
+        ) from None
+
+
+def text_of(blocks: Iterable[Block]) -> str:
+    """The text of all text blocks, joined as they stand.
+
+    >>> text_of([text_block("a"), {"type": "image"}, text_block("b")])
+    'ab'
+    """
+    return "".join(str(block.get("text", "")) for block in blocks if block.get("type") == "text")
+
+
+def plain(block: Block) -> str:
+    """A block as text that a model can read without the thing itself.
+
+    Tool calls and results are told in words, since an API refuses a call without its result; what can't be told
+    (an image, a thinking block of a session that is gone) leaves its name or nothing.
+
+    >>> plain({"type": "tool_use", "id": "t1", "name": "add", "input": {"a": 1}})
+    '[called the tool add with {"a": 1}]'
+    >>> plain({"type": "tool_result", "tool_use_id": "t1", "content": "2"})
+    '[the tool answered: 2]'
+    >>> plain({"type": "image"})
+    '[image]'
+    """
+    kind = block.get("type")
+    if kind == "text":
+        return str(block.get("text", ""))
+    if kind in {"thinking", "redacted_thinking"}:
+        return ""
+    if kind in {"tool_use", "server_tool_use", "mcp_tool_use"}:
+        arguments = json.dumps(block.get("input"), ensure_ascii=False)
+        return f"[called the tool {block.get('name')} with {arguments}]"
+    if "tool_use_id" in block:
+        content = block.get("content")
+        told = content if isinstance(content, str) else _plain_result(content)
+        return f"[the tool {'failed' if block.get('is_error') else 'answered'}: {told}]"
+    return f"[{kind}]"
+
+
+def _plain_result(content: object) -> str:
+    if isinstance(content, Sequence) and all(isinstance(part, Mapping) and "type" in part for part in content):
+        return "\n".join(plain(part) for part in content)
+    return json.dumps(content, ensure_ascii=False)

@@ -1,0 +1,114 @@
+"""Every error that this library raises, in one place.
+
+All of them are below :class:`FSMError`, so ``except FSMError`` catches what the library has to say and nothing
+else. A message names the conversation, says what was wrong and what to do next; it never contains message text.
+An error that is raised *after* the AI answered carries that answer as ``error.reply``: nothing is lost on the way
+to the caller (guarantee G16).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fsm.turn import Reply
+
+__all__ = [
+    "Conflict",
+    "ConversationBusy",
+    "ConversationNotFound",
+    "CorruptRecord",
+    "FSMError",
+    "InvalidContent",
+    "InvalidInput",
+    "InvalidKey",
+    "InvalidTable",
+    "InvalidTransition",
+    "ProviderError",
+    "SchemaVersionError",
+    "StoreError",
+    "TurnFailed",
+    "TurnSuperseded",
+]
+
+
+class FSMError(Exception):
+    """The root of all errors of this library.
+
+    Args:
+        message: what was wrong and what to do, in one or two sentences.
+        key: the conversation it is about, if it is about one.
+        reply: what the AI had answered when the error came up, if it had.
+
+    >>> error = FSMError("nothing to do", key="ticket-42")
+    >>> str(error), error.key, error.reply
+    ("conversation 'ticket-42': nothing to do", 'ticket-42', None)
+    """
+
+    def __init__(self, message: str, key: str | None = None, reply: Reply | None = None) -> None:
+        super().__init__(message, key, reply)
+        self.message = message
+        self.key = key
+        self.reply = reply
+
+    def __str__(self) -> str:
+        return self.message if self.key is None else f"conversation {self.key!r}: {self.message}"
+
+
+class InvalidTransition(FSMError):
+    """The machine has no row for this state and trigger. Nothing was changed."""
+
+
+class InvalidTable(FSMError):
+    """The table of the machine contradicts itself. Raised when it is built, and names the row."""
+
+
+class InvalidInput(FSMError, ValueError):
+    """An argument was refused before anything was written or sent."""
+
+
+class InvalidKey(InvalidInput):
+    """A conversation key or idempotency key is not 1 to 512 characters of plain text."""
+
+
+class InvalidContent(InvalidInput):
+    """The content of a message is neither text nor a list of JSON blocks, or it is empty."""
+
+
+class ConversationNotFound(FSMError, LookupError):
+    """No turn was ever begun under this key."""
+
+
+class ConversationBusy(FSMError):
+    """Another turn is running in this conversation; one at most runs at a time (G5)."""
+
+
+class Conflict(FSMError):
+    """Somebody else changed the conversation first. Nothing was written: load it and decide again."""
+
+
+class TurnSuperseded(FSMError):
+    """The turn ended late: a reset or another worker had already ended it.
+
+    Its text is kept with the turn, outside the context; the conversation did not move (G10).
+    """
+
+
+class TurnFailed(FSMError):
+    """Raised by :meth:`fsm.Reply.raise_for_error` for a turn that did not succeed."""
+
+
+class StoreError(FSMError):
+    """The database refused to read or write. Nothing of the step at hand was stored (G16)."""
+
+
+class SchemaVersionError(StoreError):
+    """The database was written by a newer version of this library."""
+
+
+class CorruptRecord(StoreError):
+    """A stored row can't be what this library wrote; the message names table and row."""
+
+
+class ProviderError(FSMError):
+    """The provider broke its contract: it raised, or its events were not as promised."""

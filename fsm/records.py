@@ -1,0 +1,216 @@
+"""What is stored: one frozen value for each row of the database.
+
+Rows are named by natural keys, a conversation and a number that counts from 1 without gaps (G5). Times are aware
+``datetime`` values in UTC; they are for people and never decide an order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal
+
+from attrs import field, frozen
+
+from fsm.content import Block, text_of
+from fsm.states import INITIAL, State, Trigger
+
+__all__ = [
+    "Conversation",
+    "Message",
+    "Role",
+    "Running",
+    "Session",
+    "Transition",
+    "Turn",
+    "TurnStatus",
+]
+
+Role = Literal["user", "assistant"]
+
+
+class TurnStatus(StrEnum):
+    """How a turn stands."""
+
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+    """Cut off: an exception, a cancellation, an abandoned stream, a killed process, a person's stop."""
+    SUPERSEDED = "superseded"
+    """A forced reset ended it before its result came."""
+
+
+@frozen
+class Running:
+    """The one turn that runs in a conversation, and who may finish it.
+
+    Attributes:
+        turn: its number.
+        owner: names the manager that runs it.
+        until: when its lease is over; after that anybody may end it.
+    """
+
+    turn: int
+    owner: str
+    until: datetime
+
+
+@frozen
+class Conversation:
+    """A conversation as it stood at one version: the snapshot that decisions are made from.
+
+    Attributes:
+        key: the caller's name for it.
+        id: the store's name for it.
+        created_at: when its first turn began.
+        updated_at: when it was last committed.
+        state: fresh, active or stale.
+        version: how many commits it has seen; the guard of the next one. 0: not stored yet.
+        provider: the provider that its present session belongs to.
+        session: the number of its newest session.
+        session_id: the provider session id it holds; None unless it is active (G1).
+        turns: how many turns were begun.
+        messages: how many messages are stored.
+        transitions: how many moves were logged.
+        running: the turn that runs, or None.
+        metadata: the caller's own JSON object.
+    """
+
+    key: str
+    id: int
+    created_at: datetime
+    updated_at: datetime
+    state: State = INITIAL
+    version: int = 0
+    provider: str = ""
+    session: int = 0
+    session_id: str | None = None
+    turns: int = 0
+    messages: int = 0
+    transitions: int = 0
+    running: Running | None = None
+    metadata: Mapping[str, Any] = field(factory=dict, hash=False)
+
+
+@frozen
+class Session:
+    """One period in which a conversation is bound to one provider context; immutable once closed.
+
+    Attributes:
+        number: 1, 2, … in its conversation.
+        provider: the provider it belongs to.
+        opened_at: when.
+        opened_reason: why it was opened.
+        parent: the session before it; None for the first (G7).
+        session_id: the provider session id it was last bound to.
+        closed_at: when it was closed; None while it is open.
+        closed_reason: why it was closed.
+    """
+
+    number: int
+    provider: str
+    opened_at: datetime
+    opened_reason: str
+    parent: int | None = None
+    session_id: str | None = None
+    closed_at: datetime | None = None
+    closed_reason: str | None = None
+
+
+@frozen
+class Turn:
+    """One user message and all that the AI answered to it, as stored.
+
+    Attributes:
+        number: 1, 2, … in its conversation.
+        session: the session it ran in; after a heal, the new one.
+        status: running, then succeeded, failed, interrupted or superseded.
+        first_message: the number of its user message.
+        last_message: the number of its last message.
+        started_at: when it began.
+        ended_at: when it ended; None while it runs.
+        subtype, is_error, session_id, errors, stop_reason, usage, cost_usd, http_status: its result's, if it had one.
+        healed: whether a dead session was replaced within it.
+        idempotency_key: the caller's name for it (G13).
+    """
+
+    number: int
+    session: int
+    status: TurnStatus
+    first_message: int
+    last_message: int
+    started_at: datetime
+    ended_at: datetime | None = None
+    subtype: str | None = None
+    is_error: bool = False
+    session_id: str | None = None
+    errors: tuple[str, ...] = ()
+    stop_reason: str | None = None
+    usage: Mapping[str, Any] | None = field(default=None, hash=False)
+    cost_usd: float | None = None
+    http_status: int | None = None
+    healed: bool = False
+    idempotency_key: str | None = None
+
+
+@frozen
+class Message:
+    """One message, as stored; never changed, never removed (G4).
+
+    Attributes:
+        number: 1, 2, … in its conversation.
+        turn: the turn it belongs to.
+        role: ``user`` or ``assistant``.
+        content: its blocks.
+        created_at: when it was stored.
+        provider_data: what the provider keeps with it, or None.
+
+    >>> from datetime import UTC, datetime
+    >>> Message(1, 1, "user", ({"type": "text", "text": "hello"},), datetime.now(UTC)).text
+    'hello'
+    """
+
+    number: int
+    turn: int
+    role: Role
+    content: tuple[Block, ...] = field(hash=False)
+    created_at: datetime
+    provider_data: Mapping[str, Any] | None = field(default=None, hash=False)
+
+    @property
+    def text(self) -> str:
+        """The text of its text blocks."""
+        return text_of(self.content)
+
+
+@frozen
+class Transition:
+    """One move of the machine, as logged.
+
+    Attributes:
+        key: the conversation that moved.
+        number: 1, 2, … in its conversation.
+        trigger: what moved it.
+        source: the state before.
+        target: the state after.
+        session: the number of its newest session afterwards.
+        session_id: the provider session id it holds afterwards (G6).
+        version: the version of the commit that made the move.
+        at: when.
+        turn: the turn in which it happened, or None.
+        reason: why, in a few words, or None.
+    """
+
+    key: str
+    number: int
+    trigger: Trigger
+    source: State
+    target: State
+    session: int
+    session_id: str | None
+    version: int
+    at: datetime
+    turn: int | None = None
+    reason: str | None = None

@@ -1,0 +1,87 @@
+"""What a store must do: commit one step whole, and read.
+
+:class:`Store` is all that the library asks of a database. Its promises are what the guarantees rest on:
+
+* :meth:`~Store.commit` writes a step in one transaction or not at all, and only if the stored version is still that
+  of the step's snapshot. If somebody was first it raises :class:`~fsm.errors.Conflict`; any other failure is a
+  :class:`~fsm.errors.StoreError`; in both cases nothing was written.
+* Everything else is reads, in the order of the numbers.
+
+``persistence.SQLStore`` is the store for SQLite and PostgreSQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from fsm.effects import Step
+from fsm.records import Conversation, Message, Session, Transition, Turn
+
+__all__ = ["Store"]
+
+
+class Store(Protocol):
+    """Where conversations are kept.
+
+    Every reading method takes the conversation's ``id``. Those with ``limit`` and ``before`` read the newest
+    ``limit`` rows whose number is smaller than ``before`` (None: no bound), and return them oldest first.
+    """
+
+    def load(self, key: str) -> Conversation | None:
+        """The conversation as it stands, or None if there is none of this key."""
+        ...
+
+    def commit(self, step: Step) -> None:
+        """Write one step, whole.
+
+        Raises:
+            Conflict: the stored version is not that of ``step.before``.
+            StoreError: the database refused.
+        """
+        ...
+
+    def dead(self, conversation: int, session_ids: Collection[str]) -> frozenset[str]:
+        """Those of the provider session ids that were reported dead in this conversation (G2)."""
+        ...
+
+    def context(
+        self, conversation: int, *, first_session: int, last_session: int, limit: int | None
+    ) -> Sequence[Message]:
+        """The newest ``limit`` messages of succeeded turns of these sessions, oldest first (G3)."""
+        ...
+
+    def turn_messages(self, conversation: int, turn: Turn) -> Sequence[Message]:
+        """All messages of one turn, oldest first."""
+        ...
+
+    def turn_by_idempotency_key(self, conversation: int, idempotency_key: str) -> Turn | None:
+        """The turn that was begun with this idempotency key, if one was (G13)."""
+        ...
+
+    def messages(self, conversation: int, *, limit: int | None = None, before: int | None = None) -> Sequence[Message]:
+        """The messages."""
+        ...
+
+    def turns(self, conversation: int, *, limit: int | None = None, before: int | None = None) -> Sequence[Turn]:
+        """The turns."""
+        ...
+
+    def sessions(self, conversation: int, *, limit: int | None = None, before: int | None = None) -> Sequence[Session]:
+        """The sessions."""
+        ...
+
+    def transitions(
+        self, conversation: int, *, limit: int | None = None, before: int | None = None
+    ) -> Sequence[Transition]:
+        """The log of moves."""
+        ...
+
+    def conversations(self, *, limit: int | None = None, after: str | None = None) -> Sequence[Conversation]:
+        """The first ``limit`` conversations in the order of their keys, from the one after key ``after`` on."""
+        ...
+
+    def running(self, *, until: datetime | None = None, limit: int = 100) -> Sequence[Conversation]:
+        """Conversations with a running turn whose lease is over at ``until`` (None: any), the oldest lease first."""
+        ...
