@@ -139,6 +139,6 @@ class Step:
         return tuple(effect.transition for effect in self.effects if isinstance(effect, LogTransition))
 
     @property
-    def ends_turn(self) -> bool:
-        """Whether it ends a turn: what `durability="acknowledged"` syncs to disk (G8)."""
-        return any(isinstance(effect, EndTurn) for effect in self.effects)
+    def acknowledged(self) -> bool:
+        """Whether a caller is told of it: every step but those that let a turn begin or go on (G8)."""
+        return self.after.running is None

@@ -25,7 +25,7 @@ __all__ = ["Store"]
 class Store(Protocol):
     """Where conversations are kept.
 
-    Every reading method takes the conversation's ``id``. Those with ``limit`` and ``before`` read the newest
+    What belongs to a conversation is read with its snapshot. Those with ``limit`` and ``before`` read the newest
     ``limit`` rows whose number is smaller than ``before`` (None: no bound), and return them oldest first.
     """
 
@@ -42,38 +42,44 @@ class Store(Protocol):
         """
         ...
 
-    def dead(self, conversation: int, session_ids: Collection[str]) -> frozenset[str]:
+    def dead(self, conversation: Conversation, session_ids: Collection[str]) -> frozenset[str]:
         """Those of the provider session ids that were reported dead in this conversation (G2)."""
         ...
 
     def context(
-        self, conversation: int, *, first_session: int, last_session: int, limit: int | None
+        self, conversation: Conversation, *, first_session: int, last_session: int, limit: int | None
     ) -> Sequence[Message]:
         """The newest ``limit`` messages of succeeded turns of these sessions, oldest first (G3)."""
         ...
 
-    def turn_messages(self, conversation: int, turn: Turn) -> Sequence[Message]:
+    def turn_messages(self, conversation: Conversation, turn: Turn) -> Sequence[Message]:
         """All messages of one turn, oldest first."""
         ...
 
-    def turn_by_idempotency_key(self, conversation: int, idempotency_key: str) -> Turn | None:
+    def turn_by_idempotency_key(self, conversation: Conversation, idempotency_key: str) -> Turn | None:
         """The turn that was begun with this idempotency key, if one was (G13)."""
         ...
 
-    def messages(self, conversation: int, *, limit: int | None = None, before: int | None = None) -> Sequence[Message]:
+    def messages(
+        self, conversation: Conversation, *, limit: int | None = None, before: int | None = None
+    ) -> Sequence[Message]:
         """The messages."""
         ...
 
-    def turns(self, conversation: int, *, limit: int | None = None, before: int | None = None) -> Sequence[Turn]:
+    def turns(
+        self, conversation: Conversation, *, limit: int | None = None, before: int | None = None
+    ) -> Sequence[Turn]:
         """The turns."""
         ...
 
-    def sessions(self, conversation: int, *, limit: int | None = None, before: int | None = None) -> Sequence[Session]:
+    def sessions(
+        self, conversation: Conversation, *, limit: int | None = None, before: int | None = None
+    ) -> Sequence[Session]:
         """The sessions."""
         ...
 
     def transitions(
-        self, conversation: int, *, limit: int | None = None, before: int | None = None
+        self, conversation: Conversation, *, limit: int | None = None, before: int | None = None
     ) -> Sequence[Transition]:
         """The log of moves."""
         ...

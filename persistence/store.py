@@ -1,0 +1,296 @@
+"""The store: one step, one transaction, guarded by the version it was decided from.
+
+:class:`SQLStore` keeps conversations in SQLite. :meth:`SQLStore.commit` is the only method that writes; it promises
+that a step is stored whole or not at all, and never over somebody else's (:class:`~fsm.errors.Conflict`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Literal, Self, TypeAlias, TypeVar, get_args
+
+from peewee import IntegrityError, PeeweeException
+
+from fsm import effects as fx
+from fsm.errors import Conflict, InvalidInput, StoreError
+from fsm.records import Conversation, Message, Session, Transition, Turn
+from persistence import rows
+from persistence.dialects import connect
+from persistence.schema import migrate
+from persistence.statements import EVERYTHING, Statement, Statements
+
+__all__ = ["Durability", "SQLStore"]
+
+Durability: TypeAlias = Literal["acknowledged", "strict", "relaxed"]
+"""What survives: see :class:`SQLStore`."""
+
+R = TypeVar("R")
+
+
+class SQLStore:
+    """Conversations in an SQL database. Any number of threads may use one store.
+
+    Args:
+        url: ``sqlite:///chat.db`` (relative), ``sqlite:////var/lib/chat.db`` (absolute) or ``sqlite:///:memory:``.
+            The file is created if it is missing, readable by its owner only, and its tables are migrated.
+        durability: which commits are synced to disk before they return. ``acknowledged``: those that a caller is told
+            of; the beginning of a turn survives a killed process, its end survives loss of power. ``strict``: all.
+            ``relaxed``: none; all survive a killed process.
+        timeout: how long to wait for another writer, in seconds.
+
+    Raises:
+        StoreError: the URL, the path or the file is not usable; the message says why.
+        SchemaVersionError: a newer version of this library wrote the database.
+
+    >>> with SQLStore("sqlite:///:memory:") as store:
+    ...     store.load("ticket-42") is None
+    True
+    """
+
+    def __init__(self, url: str, *, durability: Durability = "acknowledged", timeout: float = 10.0) -> None:
+        if durability not in get_args(Durability):
+            raise InvalidInput(f"durability {durability!r} is none of {', '.join(get_args(Durability))}")
+        self.durability: Durability = durability
+        self._dialect = connect(url, timeout=timeout)
+        self._database = self._dialect.database
+        self._sql = Statements(self._database)
+        with self._errors(None), self._dialect.scope():
+            migrate(self._dialect)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._dialect.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Writing
+
+    def commit(self, step: fx.Step) -> None:
+        """Write one step in one transaction.
+
+        Args:
+            step: what was decided; ``step.before.version`` is the guard.
+
+        Raises:
+            Conflict: the conversation was changed since the step's snapshot. Nothing was written.
+            StoreError: the database refused. Nothing was written.
+        """
+        with self._errors(step.before.key), self._dialect.scope():
+            self._dialect.begin(synced=self._synced(step))
+            try:
+                self._write(step)
+                self._database.execute_sql("COMMIT")
+            except BaseException:
+                self._roll_back()
+                raise
+
+    def _synced(self, step: fx.Step) -> bool:
+        return self.durability == "strict" or (self.durability == "acknowledged" and step.acknowledged)
+
+    def _roll_back(self) -> None:
+        try:
+            self._database.execute_sql("ROLLBACK")
+        except PeeweeException:
+            # SQLite has rolled back by itself (disk full, I/O error), or the connection is of no use any more.
+            self._database.close()
+
+    def _write(self, step: fx.Step) -> None:
+        columns = rows.conversation_columns(step.after)
+        if step.before.version == 0:
+            try:
+                self._run(self._sql.create, columns)
+            except IntegrityError as error:
+                raise Conflict("somebody else began it first; load it and decide again", step.before.key) from error
+        elif self._run(self._sql.move, {**columns, "expected": step.before.version}) != 1:
+            raise Conflict(
+                f"it is not at version {step.before.version} any more; load it and decide again", step.before.key
+            )
+        for effect in step.effects:
+            self._write_effect(step.after.id, effect)
+
+    def _write_effect(self, conversation: int, effect: fx.Effect) -> None:
+        match effect:
+            case fx.AddMessage(message):
+                self._run(self._sql.add_message, rows.message_columns(conversation, message))
+            case fx.StartTurn(turn):
+                self._run(self._sql.start_turn, rows.turn_columns(conversation, turn))
+            case fx.EndTurn():
+                self._one(self._sql.end_turn, rows.end_columns(conversation, effect))
+            case fx.LogTransition(transition):
+                self._run(self._sql.log_transition, rows.transition_columns(conversation, transition))
+            case fx.BindSession(number, session_id):
+                self._one(
+                    self._sql.bind_session, {"conversation": conversation, "number": number, "session_id": session_id}
+                )
+            case fx.OpenSession(session):
+                self._run(self._sql.open_session, rows.session_columns(conversation, session))
+            case fx.CloseSession(number, reason, at):
+                self._one(
+                    self._sql.close_session,
+                    {
+                        "conversation": conversation,
+                        "number": number,
+                        "closed_reason": reason,
+                        "closed_at": rows.micros(at),
+                    },
+                )
+            case fx.BuryId(session_id, session, at):
+                self._run(
+                    self._sql.bury,
+                    {
+                        "conversation": conversation,
+                        "session_id": session_id,
+                        "session": session,
+                        "at": rows.micros(at),
+                    },
+                )
+            case fx.ExtendTurn(number, last_message):
+                self._one(
+                    self._sql.extend_turn,
+                    {"conversation": conversation, "number": number, "last_message": last_message},
+                )
+
+    def _run(self, statement: Statement, values: Mapping[str, Any]) -> int:
+        return int(self._database.execute_sql(statement.sql, statement.bind(values)).rowcount)
+
+    def _one(self, statement: Statement, values: Mapping[str, Any]) -> None:
+        """Run a statement that must touch exactly one row; a row that is gone means the database was tampered with."""
+        if self._run(statement, values) != 1:
+            raise StoreError(
+                "a row that this step changes is missing or already closed; the database was changed by something "
+                "else. Nothing was written"
+            )
+
+    # Reading
+
+    def load(self, key: str) -> Conversation | None:
+        """The conversation of this key, or None."""
+        found = self._read("conversation", self._sql.load, {"key": key}, rows.read_conversation, key)
+        return found[0] if found else None
+
+    def dead(self, conversation: Conversation, session_ids: Collection[str]) -> frozenset[str]:
+        """Those of these provider session ids (two at most) that were reported dead in the conversation."""
+        first, second = (*session_ids, None, None)[:2]
+        values = {"conversation": conversation.id, "first": first, "second": second}
+        return frozenset(row[0] for row in self._rows(self._sql.dead, values, conversation.key))
+
+    def context(
+        self, conversation: Conversation, *, first_session: int, last_session: int, limit: int | None
+    ) -> list[Message]:
+        """The newest ``limit`` messages of succeeded turns of these sessions, oldest first."""
+        values = {
+            "conversation": conversation.id,
+            "first_session": first_session,
+            "last_session": last_session,
+            "limit": EVERYTHING if limit is None else limit,
+        }
+        return self._read("message", self._sql.context, values, rows.read_message, conversation.key)[::-1]
+
+    def turn_messages(self, conversation: Conversation, turn: Turn) -> list[Message]:
+        """All messages of one turn, oldest first."""
+        values = {
+            "conversation": conversation.id,
+            "first": turn.first_message,
+            "last": turn.last_message,
+            "turn": turn.number,
+        }
+        return self._read("message", self._sql.turn_messages, values, rows.read_message, conversation.key)
+
+    def turn_by_idempotency_key(self, conversation: Conversation, idempotency_key: str) -> Turn | None:
+        """The turn that was begun with this idempotency key, or None."""
+        values = {"conversation": conversation.id, "idempotency_key": idempotency_key}
+        found = self._read("turn", self._sql.turn_by_idempotency_key, values, rows.read_turn, conversation.key)
+        return found[0] if found else None
+
+    def messages(
+        self, conversation: Conversation, *, limit: int | None = None, before: int | None = None
+    ) -> list[Message]:
+        """The newest ``limit`` messages before number ``before``, oldest first."""
+        return self._page("message", "messages", conversation, limit, before, rows.read_message)
+
+    def turns(self, conversation: Conversation, *, limit: int | None = None, before: int | None = None) -> list[Turn]:
+        """The newest ``limit`` turns before number ``before``, oldest first."""
+        return self._page("turn", "turns", conversation, limit, before, rows.read_turn)
+
+    def sessions(
+        self, conversation: Conversation, *, limit: int | None = None, before: int | None = None
+    ) -> list[Session]:
+        """The newest ``limit`` sessions before number ``before``, oldest first."""
+        return self._page("session", "sessions", conversation, limit, before, rows.read_session)
+
+    def transitions(
+        self, conversation: Conversation, *, limit: int | None = None, before: int | None = None
+    ) -> list[Transition]:
+        """The newest ``limit`` moves before number ``before``, oldest first."""
+        return self._page(
+            "transition",
+            "transitions",
+            conversation,
+            limit,
+            before,
+            lambda row: rows.read_transition(row, conversation.key),
+        )
+
+    def conversations(self, *, limit: int | None = None, after: str | None = None) -> list[Conversation]:
+        """The first ``limit`` conversations in the order of their keys, from the one after key ``after`` on."""
+        values = {"after": after or "", "limit": EVERYTHING if limit is None else limit}
+        return self._read("conversation", self._sql.conversations, values, rows.read_conversation)
+
+    def running(self, *, until: datetime | None = None, limit: int = 100) -> list[Conversation]:
+        """Conversations with a running turn whose lease is over at ``until`` (None: any), the oldest lease first."""
+        values = {"until": EVERYTHING if until is None else rows.micros(until), "limit": limit}
+        return self._read("conversation", self._sql.running, values, rows.read_conversation)
+
+    def _page(
+        self,
+        table: str,
+        page: str,
+        conversation: Conversation,
+        limit: int | None,
+        before: int | None,
+        reader: Callable[[Any], R],
+    ) -> list[R]:
+        for name, bound in (("limit", limit), ("before", before)):
+            if bound is not None and not 0 <= bound <= EVERYTHING:
+                raise InvalidInput(f"{name} is {bound}; it must not be negative")
+        values = {
+            "conversation": conversation.id,
+            "limit": EVERYTHING if limit is None else limit,
+            "before": EVERYTHING if before is None else before,
+        }
+        return self._read(table, self._sql.page[page], values, reader, conversation.key)[::-1]
+
+    def _read(
+        self,
+        table: str,
+        statement: Statement,
+        values: Mapping[str, Any],
+        reader: Callable[[Any], R],
+        key: str | None = None,
+    ) -> list[R]:
+        return rows.read(table, self._rows(statement, values, key), reader, key)
+
+    def _rows(self, statement: Statement, values: Mapping[str, Any], key: str | None = None) -> list[Any]:
+        with self._errors(key), self._dialect.scope():
+            found: list[Any] = self._database.execute_sql(statement.sql, statement.bind(values)).fetchall()
+            return found
+
+    @contextmanager
+    def _errors(self, key: str | None) -> Iterator[None]:
+        """What the database raises, as an error of this library; never with the values of a row in it."""
+        try:
+            yield
+        except PeeweeException as error:
+            what = str(error).partition("\n")[0] if not isinstance(error, IntegrityError) else "a row was refused"
+            raise StoreError(
+                f"the database can't be used ({type(error).__name__}: {what}); nothing of this step was stored", key
+            ) from error
