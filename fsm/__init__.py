@@ -1,1 +1,81 @@
-"""Conversations with an AI that survive the death of their provider session."""
+"""Conversations with an AI that survive the death of their provider session.
+
+Each conversation is a finite state machine, *fresh → active → stale*, whose transitions on the AI's results drive what
+is persisted. ``error_during_execution`` makes it stale; a stale conversation can only be reset to fresh; a fresh one
+starts a new provider session with its context rebuilt from the stored history.
+
+>>> from fsm import SessionManager
+>>> from fsm.providers import DemoProvider
+>>> from persistence import SQLStore
+>>> manager = SessionManager(SQLStore("sqlite:///:memory:"), DemoProvider())
+>>> manager.send("ticket-42", "Where is my parcel?").text
+'You said “Where is my parcel?”. This is the first thing I hear from you.'
+"""
+
+from fsm.context import ContextWindow
+from fsm.errors import (
+    Conflict,
+    ConversationBusy,
+    ConversationNotFound,
+    CorruptRecord,
+    FSMError,
+    InvalidContent,
+    InvalidInput,
+    InvalidKey,
+    InvalidTable,
+    InvalidTransition,
+    ProviderError,
+    SchemaVersionError,
+    StoreError,
+    TurnFailed,
+    TurnSuperseded,
+)
+from fsm.manager import SessionManager
+from fsm.provider import AsyncProvider, Provider, Request
+from fsm.records import Conversation, Message, Running, Session, Transition, Turn, TurnStatus
+from fsm.results import Event, Result, TextDelta, ToolResult, ToolUse
+from fsm.states import TABLE, Row, State, Trigger
+from fsm.store import Store
+from fsm.turn import Reply, RunningTurn
+
+__all__ = [
+    "TABLE",
+    "AsyncProvider",
+    "Conflict",
+    "ContextWindow",
+    "Conversation",
+    "ConversationBusy",
+    "ConversationNotFound",
+    "CorruptRecord",
+    "Event",
+    "FSMError",
+    "InvalidContent",
+    "InvalidInput",
+    "InvalidKey",
+    "InvalidTable",
+    "InvalidTransition",
+    "Message",
+    "Provider",
+    "ProviderError",
+    "Reply",
+    "Request",
+    "Result",
+    "Row",
+    "Running",
+    "RunningTurn",
+    "SchemaVersionError",
+    "Session",
+    "SessionManager",
+    "State",
+    "Store",
+    "StoreError",
+    "TextDelta",
+    "ToolResult",
+    "ToolUse",
+    "Transition",
+    "Trigger",
+    "Turn",
+    "TurnFailed",
+    "TurnStatus",
+    "TurnSuperseded",
+]

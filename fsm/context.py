@@ -111,10 +111,10 @@ def as_transcript(messages: Sequence[Message]) -> str:
 
     >>> from datetime import UTC, datetime
     >>> print(as_transcript([Message(1, 1, "user", (text_block("hello"),), datetime.now(UTC))]))
-    <conversation-history boundary="8f70dd2c2f4a5c6e">
-    [8f70dd2c2f4a5c6e user]
+    <conversation-history boundary="2cf24dba5fb0a30e">
+    [2cf24dba5fb0a30e user]
     hello
-    </conversation-history boundary="8f70dd2c2f4a5c6e">
+    </conversation-history boundary="2cf24dba5fb0a30e">
     """
     if not messages:
         return ""

@@ -26,27 +26,16 @@ from typing import Any
 import attrs
 
 from fsm.content import Block
-from fsm.effects import (
-    AddMessage,
-    Effect,
-    EndTurn,
-    ExtendTurn,
-    LogTransition,
-    OpenSession,
-    StartTurn,
-    Step,
-)
-from fsm.errors import ConversationBusy, InvalidKey, TurnSuperseded
-from fsm.machine import Cursor, fire
-from fsm.records import Conversation, Message, Role, Running, Session, Transition, Turn, TurnStatus
+from fsm.draft import Draft
+from fsm.effects import ExtendTurn, OpenSession, StartTurn, Step
+from fsm.errors import ConversationBusy
+from fsm.records import Conversation, Running, Session, Turn, TurnStatus
 from fsm.results import EXPIRED, INTERRUPTED, Result
 from fsm.states import State, Trigger
 from fsm.turn import Answer
 
 __all__ = [
-    "KEY_LENGTH",
     "begin",
-    "check_key",
     "extend",
     "finish",
     "heal",
@@ -54,153 +43,13 @@ __all__ = [
     "lapse",
     "late",
     "reset",
+    "status_of",
 ]
-
-KEY_LENGTH = 512
-"""The longest key, in characters."""
-
-
-def check_key(key: object, name: str = "key") -> str:
-    """The key, if it is one: 1 to 512 characters of text, no NUL, no lone surrogate.
-
-    Raises:
-        InvalidKey: it is not; the message says why.
-
-    >>> check_key("slack:C042")
-    'slack:C042'
-    >>> check_key("")
-    Traceback (most recent call last):
-    ...
-    fsm.errors.InvalidKey: the key is empty; a key has 1 to 512 characters
-    """
-    if not isinstance(key, str):
-        raise InvalidKey(f"the {name} is of type {type(key).__name__}; a key is text of 1 to {KEY_LENGTH} characters")
-    if not key:
-        raise InvalidKey(f"the {name} is empty; a key has 1 to {KEY_LENGTH} characters")
-    if len(key) > KEY_LENGTH:
-        raise InvalidKey(f"the {name} has {len(key)} characters; a key has 1 to {KEY_LENGTH}")
-    if "\0" in key:
-        raise InvalidKey(f"the {name} has a NUL character, which no database keeps; leave it out")
-    try:
-        key.encode()
-    except UnicodeEncodeError:
-        raise InvalidKey(f"the {name} has a lone surrogate; a key must be text in UTF-8") from None
-    return key
-
-
-class _Draft:
-    """A step in the making: the conversation as it is being changed, and the effects so far."""
-
-    def __init__(self, before: Conversation, now: datetime) -> None:
-        self.before = before
-        self.now = now
-        self.state = before.state
-        self.provider = before.provider
-        self.session = before.session
-        self.session_id = before.session_id
-        self.turns = before.turns
-        self.messages = before.messages
-        self.transitions = before.transitions
-        self.running = before.running
-        self.metadata = before.metadata
-        self.effects: list[Effect] = []
-
-    def step(self) -> Step:
-        after = attrs.evolve(
-            self.before,
-            state=self.state,
-            version=self.before.version + 1,
-            provider=self.provider,
-            session=self.session,
-            session_id=self.session_id,
-            turns=self.turns,
-            messages=self.messages,
-            transitions=self.transitions,
-            running=self.running,
-            metadata=self.metadata,
-            updated_at=self.now,
-        )
-        return Step(self.before, after, tuple(self.effects))
-
-    def fenced(self, turn: int, owner: str) -> Running:
-        """The running turn, if it is this one and this owner's (G10)."""
-        running = self.running
-        if running is None or running.turn != turn or running.owner != owner:
-            raise TurnSuperseded(
-                f"turn {turn} had been ended by a reset or taken over before its result came; "
-                "its text is kept with it, and the conversation goes on without it",
-                self.before.key,
-            )
-        return running
-
-    def move(
-        self,
-        trigger: Trigger,
-        reason: str,
-        *,
-        provider: str | None = None,
-        turn: int | None = None,
-        named: str | None = None,
-        dead: frozenset[str] = frozenset(),
-    ) -> None:
-        """Let the machine move, take over what it collected, log it (G6)."""
-        cursor = Cursor(
-            self.state,
-            provider or self.provider,
-            self.session,
-            self.session_id,
-            reason,
-            self.now,
-            named,
-            dead,
-        )
-        fire(cursor, trigger, self.before.key)
-        self.effects += cursor.effects
-        self.transitions += 1
-        self.effects.append(
-            LogTransition(
-                Transition(
-                    key=self.before.key,
-                    number=self.transitions,
-                    trigger=trigger,
-                    source=self.state,
-                    target=cursor.state,
-                    session=cursor.session,
-                    session_id=cursor.session_id,
-                    version=self.before.version + 1,
-                    at=self.now,
-                    turn=turn,
-                    reason=reason,
-                )
-            )
-        )
-        self.state, self.session, self.session_id = cursor.state, cursor.session, cursor.session_id
-        self.provider = cursor.provider
-
-    def say(
-        self,
-        turn: int,
-        role: Role,
-        content: tuple[Block, ...],
-        provider_data: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.messages += 1
-        self.effects.append(AddMessage(Message(self.messages, turn, role, content, self.now, provider_data)))
-
-    def answer(self, turn: int, answer: Answer) -> None:
-        for role, content, provider_data in answer.messages:
-            self.say(turn, role, content, provider_data)
-
-    def end(self, turn: int, status: TurnStatus, answer: Answer) -> None:
-        self.answer(turn, answer)
-        self.running = None
-        self.effects.append(EndTurn(turn, self.session, status, self.messages, self.now, answer.result, answer.healed))
-
 
 NOTHING = Answer()
 
 
-def _clear_way(draft: _Draft, *, abandoned: bool, force: bool = False) -> None:
+def _clear_way(draft: Draft, *, abandoned: bool, force: bool = False) -> None:
     """End the running turn if that may be done; otherwise the conversation is busy (G5)."""
     running = draft.running
     if running is None:
@@ -248,7 +97,7 @@ def begin(
     Raises:
         ConversationBusy: another turn is running.
     """
-    draft = _Draft(conversation, now)
+    draft = Draft(conversation, now)
     _clear_way(draft, abandoned=abandoned)
     turn = draft.turns = draft.turns + 1
     if draft.session == 0:
@@ -276,7 +125,7 @@ def extend(conversation: Conversation, *, turn: int, owner: str, now: datetime, 
     Raises:
         TurnSuperseded: it is not running any more, or not this owner's.
     """
-    draft = _Draft(conversation, now)
+    draft = Draft(conversation, now)
     draft.running = attrs.evolve(draft.fenced(turn, owner), until=now + lease)
     return draft.step()
 
@@ -306,7 +155,7 @@ def heal(
         InvalidTransition: the result is no reason to heal.
         TurnSuperseded: the turn is not running any more, or not this owner's.
     """
-    draft = _Draft(conversation, now)
+    draft = Draft(conversation, now)
     running = draft.fenced(turn, owner)
     draft.move(result.trigger, _reason(result), turn=turn, named=result.session_id, dead=dead)
     draft.move(Trigger.RESET, "heal", turn=turn)
@@ -338,10 +187,10 @@ def finish(
     Raises:
         TurnSuperseded: it is not running any more, or not this owner's.
     """
-    draft = _Draft(conversation, now)
+    draft = Draft(conversation, now)
     draft.fenced(turn, owner)
     draft.move(result.trigger, _reason(result), turn=turn, named=result.session_id, dead=dead)
-    draft.end(turn, _status(result), answer)
+    draft.end(turn, status_of(result), answer)
     return draft.step()
 
 
@@ -351,7 +200,7 @@ def interrupt(conversation: Conversation, *, turn: int, owner: str, answer: Answ
     Raises:
         TurnSuperseded: it is not running any more, or not this owner's.
     """
-    draft = _Draft(conversation, now)
+    draft = Draft(conversation, now)
     draft.fenced(turn, owner)
     draft.end(turn, TurnStatus.INTERRUPTED, answer)
     return draft.step()
@@ -359,7 +208,7 @@ def interrupt(conversation: Conversation, *, turn: int, owner: str, answer: Answ
 
 def lapse(conversation: Conversation, *, now: datetime, abandoned: bool = False) -> Step | None:
     """End a running turn whose lease is over or whose owner gave it up (G9); None if there is none to end."""
-    draft = _Draft(conversation, now)
+    draft = Draft(conversation, now)
     running = draft.running
     if running is None or not (abandoned or running.until <= now):
         return None
@@ -367,14 +216,12 @@ def lapse(conversation: Conversation, *, now: datetime, abandoned: bool = False)
     return draft.step()
 
 
-def late(conversation: Conversation, *, turn: int, answer: Answer, now: datetime) -> Step | None:
-    """Keep what a turn said after it had been ended by somebody else (G10); None if it said nothing.
+def late(conversation: Conversation, *, turn: int, answer: Answer, now: datetime) -> Step:
+    """Keep what a turn said after it had been ended by somebody else (G10).
 
     The machine does not move and the turn's status stays, so the text never gets into a context.
     """
-    if not answer.messages:
-        return None
-    draft = _Draft(conversation, now)
+    draft = Draft(conversation, now)
     draft.answer(turn, answer)
     draft.effects.append(ExtendTurn(turn, draft.messages))
     return draft.step()
@@ -402,13 +249,14 @@ def reset(
     Raises:
         ConversationBusy: a turn is running and ``force`` was not given.
     """
-    draft = _Draft(conversation, now)
+    draft = Draft(conversation, now)
     _clear_way(draft, abandoned=abandoned, force=force)
     draft.move(Trigger.RESET, reason, provider=provider)
     return draft.step()
 
 
-def _status(result: Result) -> TurnStatus:
+def status_of(result: Result) -> TurnStatus:
+    """How a turn with this result stands."""
     if result.subtype == INTERRUPTED:
         return TurnStatus.INTERRUPTED
     return TurnStatus.SUCCEEDED if result.trigger is Trigger.SUCCEEDED else TurnStatus.FAILED

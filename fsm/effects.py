@@ -13,6 +13,7 @@ from attrs import frozen
 
 from fsm.records import Conversation, Message, Session, Transition, Turn, TurnStatus
 from fsm.results import Result
+from fsm.states import State
 
 __all__ = [
     "AddMessage",
@@ -44,6 +45,7 @@ class EndTurn:
         number: the turn.
         session: the session it ended in.
         status: any but ``running``.
+        state: the state that the conversation is in afterwards.
         last_message: the number of its last message.
         at: when.
         result: its result, if it had one.
@@ -53,6 +55,7 @@ class EndTurn:
     number: int
     session: int
     status: TurnStatus
+    state: State
     last_message: int
     at: datetime
     result: Result | None = None

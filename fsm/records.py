@@ -133,6 +133,7 @@ class Turn:
         ended_at: when it ended; None while it runs.
         subtype, is_error, session_id, errors, stop_reason, usage, cost_usd, http_status: its result's, if it had one.
         healed: whether a dead session was replaced within it.
+        state: the conversation's state when it ended; None while it runs.
         idempotency_key: the caller's name for it (G13).
     """
 
@@ -152,6 +153,7 @@ class Turn:
     cost_usd: float | None = None
     http_status: int | None = None
     healed: bool = False
+    state: State | None = None
     idempotency_key: str | None = None
 
 

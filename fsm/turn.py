@@ -12,18 +12,18 @@ Batch is stream read to its end: both are this one class.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from attrs import field, frozen
 
 from fsm.content import Block, text_block, text_of
 from fsm.errors import ProviderError, TurnFailed
-from fsm.records import Role, TurnStatus
+from fsm.records import Conversation, Message, Role, Turn, TurnStatus
 from fsm.results import Event, Result, TextDelta, ToolResult, ToolUse
 from fsm.states import State, Trigger
 
-__all__ = ["Answer", "Reply", "RunningTurn", "Said"]
+__all__ = ["Answer", "Reply", "RunningTurn", "Said", "stored_reply"]
 
 Said: TypeAlias = tuple[Role, tuple[Block, ...], Mapping[str, Any] | None]
 """One message to be stored: its role, its blocks, and what the provider keeps with it."""
@@ -90,6 +90,32 @@ class Reply:
             self.key,
             self,
         )
+
+
+def stored_reply(conversation: Conversation, turn: Turn, messages: Sequence[Message]) -> Reply:
+    """The reply of a stored turn, as its caller got it."""
+    result = None
+    if turn.subtype is not None:
+        result = Result(
+            subtype=turn.subtype,
+            is_error=turn.is_error,
+            session_id=turn.session_id,
+            errors=turn.errors,
+            stop_reason=turn.stop_reason,
+            usage=turn.usage,
+            cost_usd=turn.cost_usd,
+            http_status=turn.http_status,
+        )
+    return Reply(
+        key=conversation.key,
+        turn=turn.number,
+        text="".join(message.text for message in messages if message.role == "assistant"),
+        state=turn.state or conversation.state,
+        status=turn.status,
+        result=result,
+        healed=turn.healed,
+        replayed=True,
+    )
 
 
 class RunningTurn:

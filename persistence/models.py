@@ -107,6 +107,7 @@ class Turn(_Table):
     cost_usd = DoubleField(null=True)
     http_status = BigIntegerField(null=True)
     healed = BooleanField(default=False)
+    state = TextField(null=True)
     idempotency_key = TextField(null=True)
 
     class Meta:
@@ -117,6 +118,7 @@ class Turn(_Table):
             SQL("FOREIGN KEY (conversation, session) REFERENCES session (conversation, number) ON DELETE CASCADE"),
             Check("status IN ('running', 'succeeded', 'failed', 'interrupted', 'superseded')"),
             Check("(status = 'running') = (ended_at IS NULL)", "ended_with_a_status"),
+            Check("(ended_at IS NULL) = (state IS NULL)", "ended_in_a_state"),
         )
 
 

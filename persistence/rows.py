@@ -184,6 +184,7 @@ def turn_columns(conversation: int, turn: Turn) -> dict[str, Any]:
         "cost_usd": turn.cost_usd,
         "http_status": turn.http_status,
         "healed": turn.healed,
+        "state": turn.state and turn.state.value,
         "idempotency_key": turn.idempotency_key,
     }
 
@@ -207,6 +208,7 @@ def end_columns(conversation: int, end: EndTurn) -> dict[str, Any]:
         "cost_usd": result and result.cost_usd,
         "http_status": result and result.http_status,
         "healed": end.healed,
+        "state": end.state.value,
     }
 
 
@@ -229,7 +231,8 @@ def read_turn(row: Row) -> Turn:
         cost_usd=row[14],
         http_status=row[15],
         healed=bool(row[16]),
-        idempotency_key=row[17],
+        state=None if row[17] is None else State(row[17]),
+        idempotency_key=row[18],
     )
 
 

@@ -122,6 +122,7 @@ class Statements:
                     "cost_usd",
                     "http_status",
                     "healed",
+                    "state",
                 ],
             ).where(_row(Turn), Turn.status == SQL("'running'"))
         )

@@ -1,0 +1,139 @@
+"""A step in the making: what the decisions of :mod:`fsm.conversation` are written with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import attrs
+
+from fsm.content import Block
+from fsm.effects import AddMessage, Effect, EndTurn, LogTransition, Step
+from fsm.errors import TurnSuperseded
+from fsm.machine import Cursor, fire
+from fsm.records import Conversation, Message, Role, Running, Transition, TurnStatus
+from fsm.states import Trigger
+from fsm.turn import Answer
+
+__all__ = ["Draft"]
+
+
+class Draft:
+    """The conversation as it is being changed, and the effects so far.
+
+    Args:
+        before: the snapshot that is decided from.
+        now: the time, in UTC.
+    """
+
+    def __init__(self, before: Conversation, now: datetime) -> None:
+        self.before = before
+        self.now = now
+        self.state = before.state
+        self.provider = before.provider
+        self.session = before.session
+        self.session_id = before.session_id
+        self.turns = before.turns
+        self.messages = before.messages
+        self.transitions = before.transitions
+        self.running = before.running
+        self.metadata = before.metadata
+        self.effects: list[Effect] = []
+
+    def step(self) -> Step:
+        """The step, ready to be committed."""
+        after = attrs.evolve(
+            self.before,
+            state=self.state,
+            version=self.before.version + 1,
+            provider=self.provider,
+            session=self.session,
+            session_id=self.session_id,
+            turns=self.turns,
+            messages=self.messages,
+            transitions=self.transitions,
+            running=self.running,
+            metadata=self.metadata,
+            updated_at=self.now,
+        )
+        return Step(self.before, after, tuple(self.effects))
+
+    def fenced(self, turn: int, owner: str) -> Running:
+        """The running turn, if it is this one and this owner's (G10)."""
+        running = self.running
+        if running is None or running.turn != turn or running.owner != owner:
+            raise TurnSuperseded(
+                f"turn {turn} had been ended by a reset or taken over before its result came; "
+                "its text is kept with it, and the conversation goes on without it",
+                self.before.key,
+            )
+        return running
+
+    def move(
+        self,
+        trigger: Trigger,
+        reason: str,
+        *,
+        provider: str | None = None,
+        turn: int | None = None,
+        named: str | None = None,
+        dead: frozenset[str] = frozenset(),
+    ) -> None:
+        """Let the machine move, take over what it collected, log it (G6)."""
+        cursor = Cursor(
+            self.state,
+            provider or self.provider,
+            self.session,
+            self.session_id,
+            reason,
+            self.now,
+            named,
+            dead,
+        )
+        fire(cursor, trigger, self.before.key)
+        self.effects += cursor.effects
+        self.transitions += 1
+        self.effects.append(
+            LogTransition(
+                Transition(
+                    key=self.before.key,
+                    number=self.transitions,
+                    trigger=trigger,
+                    source=self.state,
+                    target=cursor.state,
+                    session=cursor.session,
+                    session_id=cursor.session_id,
+                    version=self.before.version + 1,
+                    at=self.now,
+                    turn=turn,
+                    reason=reason,
+                )
+            )
+        )
+        self.state, self.session, self.session_id = cursor.state, cursor.session, cursor.session_id
+        self.provider = cursor.provider
+
+    def say(
+        self,
+        turn: int,
+        role: Role,
+        content: tuple[Block, ...],
+        provider_data: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Append a message."""
+        self.messages += 1
+        self.effects.append(AddMessage(Message(self.messages, turn, role, content, self.now, provider_data)))
+
+    def answer(self, turn: int, answer: Answer) -> None:
+        """Append what the AI said."""
+        for role, content, provider_data in answer.messages:
+            self.say(turn, role, content, provider_data)
+
+    def end(self, turn: int, status: TurnStatus, answer: Answer) -> None:
+        """Append what the AI said, and end the running turn."""
+        self.answer(turn, answer)
+        self.running = None
+        self.effects.append(
+            EndTurn(turn, self.session, status, self.state, self.messages, self.now, answer.result, answer.healed)
+        )

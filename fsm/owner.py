@@ -1,0 +1,56 @@
+"""Who runs a turn: a name for this process, and whether another such name belongs to a process that is gone.
+
+A turn is protected by a lease, so that a worker that died blocks its conversation no longer than that. On Linux, a
+worker on the same machine need not wait: a name tells the boot, the process and when it started, so that a process
+that is gone, or whose number was given to another, is known for certain. Elsewhere, and for other machines, nothing is
+concluded and the lease decides.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+__all__ = ["is_gone", "name_owner"]
+
+UNKNOWN = "?"
+
+
+def name_owner() -> str:
+    """A new name for an owner in this process.
+
+    >>> is_gone(name_owner())
+    False
+    """
+    pid = os.getpid()
+    return f"{_world()}/{pid}/{_started(pid) or UNKNOWN}/{secrets.token_hex(4)}"
+
+
+def is_gone(owner: str) -> bool:
+    """Whether the process that gave itself this name is certainly gone."""
+    world, _, rest = owner.partition("/")
+    pid, _, rest = rest.partition("/")
+    started, _, _ = rest.partition("/")
+    if world == UNKNOWN or world != _world() or started == UNKNOWN or not pid.isdecimal():
+        return False
+    return _started(int(pid)) != started
+
+
+def _world() -> str:
+    """Names the set of processes that this one can see: the boot and the process namespace."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+        namespace = Path("/proc/self/ns/pid").readlink().name
+    except OSError:
+        return UNKNOWN
+    return f"{boot[:8]}-{''.join(filter(str.isdecimal, namespace))}"
+
+
+def _started(pid: int) -> str | None:
+    """When a process started, in ticks since the boot; None if there is none, or it is dead and only not buried."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(") ")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in {"Z", "X"} else fields[19]

@@ -1,0 +1,8 @@
+"""The AIs that come with the library, each in a module of its own.
+
+A provider imports its SDK when it is constructed, so importing this package stays cheap.
+"""
+
+from fsm.providers.demo import DemoProvider
+
+__all__ = ["DemoProvider"]
