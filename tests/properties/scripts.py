@@ -4,8 +4,6 @@ A script is a list of steps. Provider session ids come from a pool of three, so 
 mid-session and ids are missing all the time.
 """
 
-from collections.abc import Sequence
-
 from attrs import frozen
 from hypothesis import strategies as st
 
@@ -71,92 +69,82 @@ class RefuseWrite:
 Step = Send | Reset | Hang | Wake | Restart | RefuseWrite
 
 
-def ids() -> st.SearchStrategy[str | None]:
-    """A provider session id, or none."""
-    return st.sampled_from([*IDS, None])
+# Built once: a strategy that is made anew for each example costs more than playing it.
+
+SESSION_IDS: st.SearchStrategy[str | None] = st.sampled_from([*IDS, None])
+
+SUCCESSES = st.builds(Result, session_id=SESSION_IDS, stop_reason=st.sampled_from(["end_turn", "max_tokens"]))
+"""Answers."""
+
+FAILURES = st.one_of(
+    st.builds(
+        Result,
+        subtype=st.sampled_from(["error_max_turns", "error_max_budget_usd", "error_api", "interrupted"]),
+        is_error=st.just(True),
+        session_id=SESSION_IDS,
+    ),
+    st.builds(Result, is_error=st.just(True), session_id=SESSION_IDS, http_status=st.sampled_from([401, 429, 529])),
+    st.builds(Result, subtype=st.just("error_max_turns"), session_id=SESSION_IDS),
+)
+"""Every error but the one that means death, API failures dressed as success among them."""
+
+DEATHS = st.builds(Result, subtype=st.just(EXPIRED), is_error=st.just(True), session_id=SESSION_IDS)
+"""``error_during_execution``, with the dead id, another one or none."""
+
+RESULTS = st.one_of(SUCCESSES, DEATHS, FAILURES)
+"""Everything a provider may report."""
+
+SAID = st.lists(
+    st.sampled_from(
+        [
+            TextDelta("yes"),
+            TextDelta("no "),
+            TextDelta("maybe"),
+            ToolUse("t-1", "look", {"at": "it"}),
+            ToolResult("t-1", "seen"),
+        ]
+    ),
+    max_size=3,
+).map(tuple)
+"""What comes before a result."""
 
 
-def successes() -> st.SearchStrategy[Result]:
-    """Answers."""
-    return st.builds(Result, session_id=ids(), stop_reason=st.sampled_from(["end_turn", "max_tokens"]))
+def well_formed(result: st.SearchStrategy[Result]) -> st.SearchStrategy[Act]:
+    """One request's worth of events that ends in such a result."""
+    return st.builds(lambda said, last: Act((*said, last)), SAID, result)
 
 
-def failures() -> st.SearchStrategy[Result]:
-    """Every error but the one that means death, API failures dressed as success among them."""
-    return st.one_of(
-        st.builds(
-            Result,
-            subtype=st.sampled_from(["error_max_turns", "error_max_budget_usd", "error_api", "interrupted"]),
-            is_error=st.just(True),
-            session_id=ids(),
-        ),
-        st.builds(Result, is_error=st.just(True), session_id=ids(), http_status=st.sampled_from([401, 429, 529])),
-        st.builds(Result, subtype=st.just("error_max_turns"), session_id=ids()),
-    )
+ACTS = st.one_of(
+    *[well_formed(RESULTS)] * 4,
+    st.builds(Act, SAID, st.booleans()),
+    well_formed(RESULTS).map(lambda act: Act((*act.events, TextDelta("after")))),
+)
+"""One request's worth of events: well-formed most of the time; else broken off, without a result, or going on."""
 
 
-def deaths() -> st.SearchStrategy[Result]:
-    """``error_during_execution``, with the dead id, another one or none."""
-    return st.builds(Result, subtype=st.just(EXPIRED), is_error=st.just(True), session_id=ids())
+TWO_ACTS = st.tuples(ACTS, ACTS)
+"""What the provider does for a message and for the second try, if there is one."""
 
+PROVIDERS = st.sampled_from(["a", "a", "a", "a", "b"])
+"""The provider of a turn; mostly the same."""
 
-def results() -> st.SearchStrategy[Result]:
-    """Everything a provider may report."""
-    return st.one_of(successes(), deaths(), failures())
+TAKES = st.sampled_from([None, None, None, None, 0, 1])
 
+HEALS = st.sampled_from([True, True, False])
 
-def said() -> st.SearchStrategy[Sequence[Event]]:
-    """What comes before a result."""
-    return st.lists(
-        st.one_of(
-            st.builds(TextDelta, st.sampled_from(["yes", "no ", "maybe"])),
-            st.just(ToolUse("t-1", "look", {"at": "it"})),
-            st.just(ToolResult("t-1", "seen")),
-        ),
-        max_size=3,
-    )
+SENDS = st.builds(Send, acts=TWO_ACTS, provider=PROVIDERS, take=TAKES, heal=HEALS)
+"""Messages."""
 
+HANGS = st.builds(Hang, acts=TWO_ACTS, provider=PROVIDERS, take=st.integers(0, 2))
 
-@st.composite
-def acts(draw: st.DrawFn, result: st.SearchStrategy[Result] | None = None) -> Act:
-    """One request's worth of events, well-formed most of the time."""
-    events = tuple(draw(said()))
-    ending = draw(st.sampled_from(["result"] * 6 + ["raise", "nothing", "more"])) if result is None else "result"
-    if ending == "raise":
-        return Act(events, raises=True)
-    if ending == "nothing":
-        return Act(events)
-    last = draw(results() if result is None else result)
-    return Act((*events, last, TextDelta("after")) if ending == "more" else (*events, last))
+WELL_FORMED_SENDS = st.builds(
+    Send, acts=st.tuples(well_formed(RESULTS), well_formed(RESULTS)), provider=PROVIDERS, take=TAKES, heal=HEALS
+)
+"""Messages to a provider that keeps its contract."""
 
-
-def two_acts(result: st.SearchStrategy[Result] | None = None) -> st.SearchStrategy[tuple[Act, ...]]:
-    """What the provider does for a message and for the second try, if there is one."""
-    return st.tuples(acts(result), acts(result))
-
-
-def providers() -> st.SearchStrategy[str]:
-    """The provider of a turn; mostly the same."""
-    return st.sampled_from(["a", "a", "a", "a", "b"])
-
-
-def sends(result: st.SearchStrategy[Result] | None = None) -> st.SearchStrategy[Send]:
-    """Messages."""
-    return st.builds(
-        Send,
-        acts=two_acts(result),
-        provider=providers(),
-        take=st.sampled_from([None, None, None, None, 0, 1]),
-        heal=st.sampled_from([True, True, False]),
-    )
+OTHER = st.sampled_from([Reset(), Reset(force=True), Wake(), Restart()])
 
 
 def scripts(*more: st.SearchStrategy[Step]) -> st.SearchStrategy[list[Step]]:
     """Whole conversations: messages, and what else may happen, and ``more``."""
-    hangs = st.builds(Hang, acts=two_acts(), provider=providers(), take=st.integers(0, 2))
-    resets = st.builds(Reset, force=st.booleans())
-    return st.lists(
-        st.one_of(sends(), sends(), sends(), *more, hangs, resets, st.just(Wake()), st.just(Restart())),
-        min_size=1,
-        max_size=12,
-    )
+    return st.lists(st.one_of(SENDS, SENDS, SENDS, *more, HANGS, OTHER, OTHER), min_size=1, max_size=10)

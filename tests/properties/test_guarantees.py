@@ -67,7 +67,7 @@ def test_g2_a_dead_session_id_is_never_sent_and_never_adopted_again(store: Refus
         assert asked.request.session_id not in asked.dead_before
 
 
-@given(script=st.lists(s.sends(s.results()), min_size=2, max_size=10))
+@given(script=st.lists(s.WELL_FORMED_SENDS, min_size=2, max_size=10))
 def test_g3_after_a_dead_session_the_next_request_resumes_nothing_and_carries_the_history(
     store: RefusingStore, script: list[s.Send]
 ) -> None:
@@ -167,7 +167,7 @@ def test_g7_one_session_is_open_unless_stale_and_the_closed_ones_lead_to_the_roo
                 assert closed.setdefault(session.number, session) == session
 
 
-@given(script=s.scripts(st.builds(s.Hang, s.two_acts(), take=st.just(0)), st.just(s.Reset(force=True))))
+@given(script=s.scripts(st.builds(s.Hang, s.TWO_ACTS, take=st.just(0)), st.just(s.Reset(force=True))))
 def test_g10_a_late_result_moves_nothing_and_its_text_is_kept_outside_the_context(
     store: RefusingStore, script: Script
 ) -> None:
@@ -221,7 +221,7 @@ def test_g11_a_turn_is_healed_at_most_once_and_only_before_it_said_anything(
             assert not (died and first.request.session_id is not None and not first.content_first)
 
 
-@given(script=s.scripts(st.builds(s.Send, s.two_acts(), idempotency_key=st.sampled_from(s.KEYS))))
+@given(script=s.scripts(st.builds(s.Send, s.TWO_ACTS, idempotency_key=st.sampled_from(s.KEYS))))
 def test_g13_one_idempotency_key_reaches_the_provider_once_and_returns_the_stored_reply(
     store: RefusingStore, script: Script
 ) -> None:
@@ -251,7 +251,7 @@ def result_as_stored(reply: s.Result | None) -> object:
     return result and attrs.evolve(result, text=None, raw=None, content=None, provider_data=None)
 
 
-@given(opening=s.successes(), failing=st.lists(s.acts(s.failures()), min_size=1, max_size=4))
+@given(opening=s.SUCCESSES, failing=st.lists(s.well_formed(s.FAILURES), min_size=1, max_size=4))
 def test_g14_any_other_error_leaves_the_session_resumable(
     store: RefusingStore, opening: s.Result, failing: list[s.Act]
 ) -> None:
@@ -267,7 +267,7 @@ def test_g14_any_other_error_leaves_the_session_resumable(
         assert world.conversation.state is (State.FRESH if held is None else State.ACTIVE)
 
 
-@given(script=s.scripts(st.builds(s.Send, s.two_acts(), provider=st.sampled_from(["a", "b"]))))
+@given(script=s.scripts(st.builds(s.Send, s.TWO_ACTS, provider=st.sampled_from(["a", "b"]))))
 def test_g15_a_session_of_one_provider_is_never_resumed_at_another(store: RefusingStore, script: Script) -> None:
     """G15: a resumed id was named by this provider in the present session, and a change closes with that reason."""
     world = World(store).play(script)
