@@ -15,7 +15,15 @@ import anthropic
 import anyio
 import pytest
 from attrs import frozen
-from messages_server import (
+
+from fsm.content import as_blocks
+from fsm.errors import InvalidInput, ProviderError
+from fsm.provider import AsyncProvider, Provider, Request
+from fsm.providers.anthropic_messages import AnthropicMessages
+from fsm.records import Message
+from fsm.results import Event, Result, TextDelta, ToolUse
+from fsm.states import Trigger
+from tests.providers.messages_server import (
     Answer,
     MessagesServer,
     begun,
@@ -27,14 +35,6 @@ from messages_server import (
     text,
     tool_use,
 )
-
-from fsm.content import as_blocks
-from fsm.errors import InvalidInput, ProviderError
-from fsm.provider import AsyncProvider, Provider, Request
-from fsm.providers.anthropic_messages import AnthropicMessages
-from fsm.records import Message
-from fsm.results import Event, Result, TextDelta, ToolUse
-from fsm.states import Trigger
 
 pytestmark = pytest.mark.timeout(60)
 
