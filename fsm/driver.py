@@ -140,14 +140,15 @@ class Driver:
     async def _stored_reply(self, conversation: Conversation, known: Turn, blocks: tuple[Block, ...]) -> Reply:
         """The reply of the turn that has this idempotency key (G13)."""
         if known.status is TurnStatus.RUNNING:
-            await self._end_lapsed(conversation)
+            if await self._end_lapsed(conversation) is not None:
+                raise Conflict("its turn has just been ended; look again", conversation.key)
             raise ConversationBusy(
                 f"turn {known.number} with the same idempotency key is still running; wait for it "
                 '(on_busy="wait") and its reply is returned',
                 conversation.key,
             )
         messages = await self.ports.call(self.store.turn_messages, conversation, known)
-        if messages[0].content != blocks:
+        if [message.content for message in messages[:1]] != [blocks]:
             raise InvalidInput(
                 f"the idempotency key of turn {known.number} was used for another message; use another key",
                 conversation.key,
