@@ -12,6 +12,7 @@ starts a new provider session with its context rebuilt from the stored history.
 'You said “Where is my parcel?”. This is the first thing I hear from you.'
 """
 
+from fsm.aio import AsyncSessionManager
 from fsm.context import ContextWindow
 from fsm.errors import (
     Conflict,
@@ -41,6 +42,7 @@ from fsm.turn import Reply, RunningTurn
 __all__ = [
     "TABLE",
     "AsyncProvider",
+    "AsyncSessionManager",
     "Conflict",
     "ContextWindow",
     "Conversation",

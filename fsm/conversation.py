@@ -5,7 +5,7 @@ Every function here takes the frozen :class:`~fsm.records.Conversation` as it wa
 :class:`~fsm.effects.Step`, or raises and has changed nothing. Committing the step is the store's part, guarded by
 the version of the snapshot; on :class:`~fsm.errors.Conflict` the caller loads again and decides again.
 
-==============  ==============================================================================
+==================  ==========================================================================
 :func:`begin`      start a turn; renews a stale session, a changed provider, a lapsed turn on its way
 :func:`extend`     lengthen the lease of the running turn
 :func:`heal`       replace the session that the running turn found dead, and let it try again
@@ -14,7 +14,7 @@ the version of the snapshot; on :class:`~fsm.errors.Conflict` the caller loads a
 :func:`lapse`      end a running turn whose owner is gone
 :func:`late`       keep the text of a turn that had been ended by somebody else
 :func:`reset`      start over with a new session
-==============  ==============================================================================
+==================  ==========================================================================
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from fsm.draft import Draft
 from fsm.effects import BuryId, ExtendTurn, OpenSession, StartTurn, Step
 from fsm.errors import ConversationBusy
 from fsm.records import Conversation, Running, Session, Turn, TurnStatus
-from fsm.results import EXPIRED, INTERRUPTED, Result
+from fsm.results import INTERRUPTED, Result
 from fsm.states import State, Trigger
 from fsm.turn import Answer
 
@@ -157,7 +157,7 @@ def heal(
     """
     draft = Draft(conversation, now)
     running = draft.fenced(turn, owner)
-    draft.move(result.trigger, _reason(result), turn=turn, named=result.session_id, dead=dead)
+    draft.move(result.trigger, result.reason, turn=turn, named=result.session_id, dead=dead)
     draft.move(Trigger.RESET, "heal", turn=turn)
     draft.running = attrs.evolve(running, until=now + lease)
     return draft.step()
@@ -189,7 +189,7 @@ def finish(
     """
     draft = Draft(conversation, now)
     draft.fenced(turn, owner)
-    draft.move(result.trigger, _reason(result), turn=turn, named=result.session_id, dead=dead)
+    draft.move(result.trigger, result.reason, turn=turn, named=result.session_id, dead=dead)
     draft.end(turn, status_of(result), answer)
     return draft.step()
 
@@ -287,10 +287,3 @@ def status_of(result: Result) -> TurnStatus:
     if result.subtype == INTERRUPTED:
         return TurnStatus.INTERRUPTED
     return TurnStatus.SUCCEEDED if result.trigger is Trigger.SUCCEEDED else TurnStatus.FAILED
-
-
-def _reason(result: Result) -> str:
-    """Why the machine moves, in the words of the result's kind; never the provider's own text."""
-    if result.trigger is Trigger.FAILED and result.http_status is not None:
-        return f"{result.subtype}, HTTP {result.http_status}"
-    return EXPIRED if result.trigger is Trigger.EXPIRED else result.subtype

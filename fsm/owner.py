@@ -16,6 +16,9 @@ __all__ = ["is_gone", "name_owner"]
 
 UNKNOWN = "?"
 
+DEAD = frozenset({"Z", "X"})
+"""The states of a process that has ended."""
+
 
 def name_owner() -> str:
     """A new name for an owner in this process.
@@ -34,7 +37,19 @@ def is_gone(owner: str) -> bool:
     started, _, _ = rest.partition("/")
     if world == UNKNOWN or world != _world() or started == UNKNOWN or not pid.isdecimal():
         return False
-    return _started(int(pid)) != started
+    now = _started(int(pid))
+    return _is_no_process(int(pid)) if now is None else now != started
+
+
+def _is_no_process(pid: int) -> bool:
+    """Whether no living process has this number; ``/proc`` alone may hide those of other users."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return _state(pid) in DEAD
 
 
 def _world() -> str:
@@ -48,9 +63,19 @@ def _world() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """When a process started, in ticks since the boot; None if there is none, or it is dead and only not buried."""
+    """When a process started, in ticks since the boot; None if it can't be seen, or is dead and only not buried."""
+    fields = _stat(pid)
+    return None if not fields or fields[0] in DEAD else fields[19]
+
+
+def _state(pid: int) -> str | None:
+    fields = _stat(pid)
+    return fields[0] if fields else None
+
+
+def _stat(pid: int) -> list[str]:
+    """What Linux tells of a process, from its state on; empty if it can't be seen."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(") ")[2].split()
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(") ")[2].split()
     except OSError:
-        return None
-    return None if fields[0] in {"Z", "X"} else fields[19]
+        return []

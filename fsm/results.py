@@ -175,6 +175,15 @@ class Result:
         return Trigger.SUCCEEDED
 
     @property
+    def reason(self) -> str:
+        """The kind of the result in a few words, for logs; never the provider's own text.
+
+        >>> Result(is_error=True, http_status=429).reason
+        'success, HTTP 429'
+        """
+        return self.subtype if self.http_status is None else f"{self.subtype}, HTTP {self.http_status}"
+
+    @property
     def message(self) -> str:
         """One plain sentence for the person at the other end; never the provider's own text.
 

@@ -83,7 +83,7 @@ class Reply:
         """
         if self.status is TurnStatus.SUCCEEDED:
             return self
-        how = f"{self.status.value}" if self.result is None else f"{self.status.value} ({self.result.subtype})"
+        how = f"{self.status.value}" if self.result is None else f"{self.status.value} ({self.result.reason})"
         raise TurnFailed(
             f"turn {self.turn} {how}; the conversation is {self.state.value} and takes the next message"
             + (", with another idempotency key" if self.replayed else ""),

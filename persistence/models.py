@@ -22,13 +22,12 @@ from peewee import (
     TextField,
 )
 
-__all__ = ["TABLES", "Conversation", "DeadId", "Message", "Session", "Transition", "Turn"]
+__all__ = ["CLUSTERED", "TABLES", "Conversation", "DeadId", "Message", "Session", "Transition", "Turn"]
 
 
 class _Table(Model):
     class Meta:
         legacy_table_names = False
-        strict_tables = True
 
 
 def _conversation() -> ForeignKeyField:
@@ -80,7 +79,6 @@ class Session(_Table):
     class Meta:
         table_name = "session"
         primary_key = CompositeKey("conversation", "number")
-        without_rowid = True
         constraints = (
             SQL("FOREIGN KEY (conversation, parent) REFERENCES session (conversation, number) ON DELETE CASCADE"),
             Check("(closed_at IS NULL) = (closed_reason IS NULL)", "closed_with_a_reason"),
@@ -113,7 +111,6 @@ class Turn(_Table):
     class Meta:
         table_name = "turn"
         primary_key = CompositeKey("conversation", "number")
-        without_rowid = True
         constraints = (
             SQL("FOREIGN KEY (conversation, session) REFERENCES session (conversation, number) ON DELETE CASCADE"),
             Check("status IN ('running', 'succeeded', 'failed', 'interrupted', 'superseded')"),
@@ -160,7 +157,6 @@ class Transition(_Table):
     class Meta:
         table_name = "transition"
         primary_key = CompositeKey("conversation", "number")
-        without_rowid = True
 
 
 class DeadId(_Table):
@@ -174,11 +170,13 @@ class DeadId(_Table):
     class Meta:
         table_name = "dead_id"
         primary_key = CompositeKey("conversation", "session_id")
-        without_rowid = True
 
 
 TABLES: tuple[type[Model], ...] = (Conversation, Session, Turn, Message, Transition, DeadId)
 """All tables, in the order in which they refer to each other."""
+
+CLUSTERED = frozenset({Session, Turn, Transition, DeadId})
+"""Tables that SQLite keeps in the order of their keys (``WITHOUT ROWID``): all whose rows are small."""
 
 
 def _field(model: type[Model], name: str) -> Field:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-
-from playhouse.migrations import Runner
+from typing import TYPE_CHECKING
 
 from fsm.errors import SchemaVersionError
 from persistence.dialects import Dialect
+
+if TYPE_CHECKING:
+    from playhouse.migrations import Runner
 
 __all__ = ["migrate"]
 
@@ -26,6 +28,8 @@ def migrate(dialect: Dialect) -> None:
     Raises:
         SchemaVersionError: it was migrated by a newer version of this library. Nothing was changed.
     """
+    from playhouse.migrations import Runner  # costs more than all the rest of this package
+
     # A migration binds the models to its database while it runs, and the models are the process's.
     with _ONE_AT_A_TIME:
         runner = Runner(dialect.database, str(MIGRATIONS), table_name="conversation_fsm_migration")

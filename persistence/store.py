@@ -1,11 +1,14 @@
 """The store: one step, one transaction, guarded by the version it was decided from.
 
-:class:`SQLStore` keeps conversations in SQLite. :meth:`SQLStore.commit` is the only method that writes; it promises
-that a step is stored whole or not at all, and never over somebody else's (:class:`~fsm.errors.Conflict`).
+:class:`SQLStore` keeps conversations in SQLite or PostgreSQL. :meth:`SQLStore.commit` is the only method that writes;
+it promises that a step is stored whole or not at all, and never over somebody else's
+(:class:`~fsm.errors.Conflict`).
 """
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -35,7 +38,9 @@ class SQLStore:
 
     Args:
         url: ``sqlite:///chat.db`` (relative), ``sqlite:////var/lib/chat.db`` (absolute) or ``sqlite:///:memory:``.
-            The file is created if it is missing, readable by its owner only, and its tables are migrated.
+            The file is created if it is missing, readable by its owner only. Or
+            ``postgresql://user:password@host/name`` (extra ``postgres``). Either way the tables are created and
+            migrated.
         durability: which commits are synced to disk before they return. ``acknowledged``: those that a caller is told
             of; the beginning of a turn survives a killed process, its end survives loss of power. ``strict``: all.
             ``relaxed``: none; all survive a killed process.
@@ -54,11 +59,11 @@ class SQLStore:
         if durability not in get_args(Durability):
             raise InvalidInput(f"durability {durability!r} is none of {', '.join(get_args(Durability))}")
         self.durability: Durability = durability
+        self._timeout = timeout
         self._dialect = connect(url, timeout=timeout)
         self._database = self._dialect.database
         self._sql = Statements(self._database)
-        with self._errors(None), self._dialect.scope():
-            migrate(self._dialect)
+        self._persistently(lambda _: migrate(self._dialect), None)
 
     def close(self) -> None:
         """Close all connections."""
@@ -84,14 +89,68 @@ class SQLStore:
             Conflict: the conversation was changed since the step's snapshot. Nothing was written.
             StoreError: the database refused. Nothing was written.
         """
-        with self._errors(step.before.key), self._dialect.scope():
-            self._dialect.begin(synced=self._synced(step))
-            try:
-                self._write(step)
-                self._database.execute_sql("COMMIT")
-            except BaseException:
-                self._dialect.roll_back()
-                raise
+        self._persistently(lambda lost: self._commit(step, lost=lost), step.before.key)
+
+    def _persistently(self, attempt: Callable[[bool], R], key: str | None) -> R:
+        """Attempt something again while that is safe: the database said so, or the connection was lost.
+
+        ``attempt`` is told whether an earlier one lost its connection, so that nobody knows what became of it.
+        """
+        deadline = time.monotonic() + self._timeout
+        lost = False
+        with self._errors(key):
+            while True:
+                try:
+                    with self._dialect.scope():
+                        return attempt(lost)
+                except PeeweeException as error:
+                    lost = lost or self._dialect.is_lost(error)
+                    if time.monotonic() >= deadline or not (lost or self._dialect.may_retry(error)):
+                        raise
+                time.sleep(random.uniform(0.01, 0.05))  # noqa: S311  # jitter, no secret
+
+    def _commit(self, step: fx.Step, *, lost: bool) -> None:
+        if lost and self._is_stored(step):
+            return
+        self._dialect.begin(synced=self._synced(step))
+        try:
+            self._write(step)
+            self._database.execute_sql("COMMIT")
+        except BaseException:
+            self._dialect.roll_back()
+            raise
+
+    def _is_stored(self, step: fx.Step) -> bool:
+        """What became of a commit whose connection was lost: read, never guessed.
+
+        A step that wrote neither message nor move and was overtaken counts as not stored: its commit is then a
+        conflict, and it is decided again.
+        """
+        after = step.after
+        found = rows.read("conversation", self._select(self._sql.load, {"key": after.key}), rows.read_conversation)
+        if not found or found[0].id != after.id or found[0].version < after.version:
+            return False
+        if found[0].version == after.version:
+            return found[0] == after
+        kept = [self._is_there(after, effect) for effect in step.effects]
+        return True in kept and False not in kept
+
+    def _is_there(self, conversation: Conversation, effect: fx.Effect) -> bool | None:
+        """Whether the row of an effect is there; None if that can't be told from any other's."""
+        match effect:
+            case fx.AddMessage(message):
+                values = {"conversation": conversation.id, "before": message.number + 1, "limit": 1}
+                return [message] == [rows.read_message(row) for row in self._select(self._sql.page["messages"], values)]
+            case fx.LogTransition(move):
+                values = {"conversation": conversation.id, "before": move.number + 1, "limit": 1}
+                found = self._select(self._sql.page["transitions"], values)
+                return [move] == [rows.read_transition(row, conversation.key) for row in found]
+            case _:
+                return None
+
+    def _select(self, statement: Statement, values: Mapping[str, Any]) -> list[Any]:
+        found: list[Any] = self._database.execute_sql(statement.sql, statement.bind(values)).fetchall()
+        return found
 
     def _synced(self, step: fx.Step) -> bool:
         return self.durability == "strict" or (self.durability == "acknowledged" and step.acknowledged)
@@ -273,9 +332,7 @@ class SQLStore:
         return rows.read(table, self._rows(statement, values, key), reader, key)
 
     def _rows(self, statement: Statement, values: Mapping[str, Any], key: str | None = None) -> list[Any]:
-        with self._errors(key), self._dialect.scope():
-            found: list[Any] = self._database.execute_sql(statement.sql, statement.bind(values)).fetchall()
-            return found
+        return self._persistently(lambda _: self._select(statement, values), key)
 
     @contextmanager
     def _errors(self, key: str | None) -> Iterator[None]:
@@ -287,6 +344,9 @@ class SQLStore:
             raise
         except PeeweeException as error:
             what = str(error).partition("\n")[0] if not isinstance(error, IntegrityError) else "a row was refused"
-            raise StoreError(
-                f"the database can't be used ({type(error).__name__}: {what}); nothing of this step was stored", key
-            ) from error
+            outcome = (
+                "load the conversation to see what was stored"
+                if self._dialect.is_lost(error)
+                else "nothing of this step was stored"
+            )
+            raise StoreError(f"the database can't be used ({type(error).__name__}: {what}); {outcome}", key) from error

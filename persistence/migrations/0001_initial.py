@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from persistence.models import TABLES
+from peewee import SqliteDatabase
+
+from persistence.models import CLUSTERED, TABLES
 
 
 def up(_: Any, db: Any) -> None:
-    """Create all tables and indexes."""
+    """Create all tables and indexes; on SQLite with strict types, and the small ones clustered by their keys."""
+    on_sqlite = isinstance(db, SqliteDatabase)
     with db.bind_ctx(TABLES):
         for table in TABLES:
+            table._meta.strict_tables = on_sqlite
+            table._meta.without_rowid = on_sqlite and table in CLUSTERED
             table.create_table(safe=False)

@@ -1,0 +1,134 @@
+"""SQLite: a file in WAL mode, or memory."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from peewee import Database, PeeweeException, SqliteDatabase
+
+from fsm.errors import StoreError
+
+__all__ = ["SQLite"]
+
+
+class _Connection(sqlite3.Connection):
+    """A connection that remembers what it was last told about syncing; unlike its base it can be weakly referenced."""
+
+    synced: bool | None = None
+
+
+class SQLite:
+    """A file, or ``:memory:``.
+
+    A file runs in WAL mode and is created with mode 0600; each thread has its own connection. ``:memory:`` has one
+    connection for all threads, which take turns.
+
+    Args:
+        path: the file, or ``:memory:``.
+        timeout: how long to wait for another writer, in seconds.
+    """
+
+    def __init__(self, path: str, *, timeout: float) -> None:
+        self.path = path
+        self._timeout = timeout
+        self._connections: weakref.WeakSet[_Connection] = weakref.WeakSet()
+        self._scope: AbstractContextManager[object] = threading.RLock() if self._in_memory else nullcontext()
+        if not self._in_memory:
+            _create_private(Path(path))
+        self.database: Database = _Database(self._connections, path, timeout, in_memory=self._in_memory)
+
+    @property
+    def _in_memory(self) -> bool:
+        return self.path == ":memory:"
+
+    def scope(self) -> AbstractContextManager[object]:
+        """Nothing to hold for a file; the one connection for ``:memory:``."""
+        return self._scope
+
+    def begin(self, *, synced: bool) -> None:
+        """``BEGIN IMMEDIATE``: the write lock now, so that no transaction fails half-way for want of it."""
+        connection: _Connection = self.database.connection()
+        if connection.synced is not synced:
+            self.database.execute_sql(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
+            connection.synced = synced
+        self._begin_immediate()
+
+    def _begin_immediate(self) -> None:
+        """SQLite's own busy handler is not asked where waiting could deadlock, so ask again until the timeout."""
+        deadline = time.monotonic() + self._timeout
+        while True:
+            try:
+                self.database.execute_sql("BEGIN IMMEDIATE")
+            except PeeweeException as error:
+                if not self.may_retry(error) or time.monotonic() >= deadline:
+                    raise
+                time.sleep(0.005)
+            else:
+                return
+
+    def roll_back(self) -> None:
+        """``ROLLBACK``, unless SQLite has done so by itself: disk full, I/O error, out of memory."""
+        if self.database.connection().in_transaction:
+            self.database.rollback()
+
+    def exclusive(self) -> AbstractContextManager[object]:
+        """One transaction around the whole migration."""
+        transaction: AbstractContextManager[object] = self.database.atomic("IMMEDIATE")
+        return transaction
+
+    def may_retry(self, error: PeeweeException) -> bool:
+        """Another writer was in the way; SQLite has said so before it wrote anything."""
+        return getattr(getattr(error, "orig", None), "sqlite_errorcode", 0) & 0xFF in {
+            sqlite3.SQLITE_BUSY,
+            sqlite3.SQLITE_LOCKED,
+        }
+
+    def is_lost(self, _: PeeweeException) -> bool:
+        """Never: SQLite is in this process, and a commit that fails is rolled back."""
+        return False
+
+    def close(self) -> None:
+        """Close the connections of all threads."""
+        self.database.close()
+        for connection in list(self._connections):
+            connection.close()
+
+
+class _Database(SqliteDatabase):
+    """peewee's database, with the settings that the store relies on, keeping track of its connections."""
+
+    def __init__(
+        self, connections: weakref.WeakSet[_Connection], path: str, timeout: float, *, in_memory: bool
+    ) -> None:
+        self._connections = connections
+        super().__init__(
+            path,
+            pragmas={"busy_timeout": int(timeout * 1000), "journal_mode": "wal", "foreign_keys": 1},
+            timeout=timeout,
+            thread_safe=not in_memory,
+            factory=_Connection,
+            check_same_thread=False,
+        )
+
+    def _connect(self) -> Any:
+        connection: _Connection = super()._connect()  # type: ignore[misc]  # missing in the stubs
+        self._connections.add(connection)
+        return connection
+
+
+def _create_private(path: Path) -> None:
+    """Create the file readable by its owner only; SQLite gives its companions the same mode."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise StoreError(
+            f"the database file {str(path)!r} can't be opened for writing: {error.strerror}; check the path and "
+            "who may write there"
+        ) from error
