@@ -55,13 +55,14 @@ from fsm.content import *
 from fsm.context import *
 from fsm.errors import *
 from fsm.machine import *
+from fsm.providers import *
 """
 
 # No inventory of another project is fetched: the build needs no network.
 nitpick_ignore_regex = [
     ("py:.*", r"(collections|contextlib|datetime|enum|types|typing)\..*"),
     ("py:.*", r"(Any|AbstractContextManager|Callable|Collection|Iterator|AsyncIterator|Mapping|Sequence|Literal|Self)"),
-    ("py:.*", r"transitions\..*"),
+    ("py:.*", r"(anthropic|transitions)\..*"),
     ("py:.*", r"(datetime|timedelta|optional|LookupError|ValueError|Exception|StrEnum|Protocol|TracebackType)"),
 ]
 nitpick_ignore = [
@@ -170,7 +171,7 @@ def _signature(
         return None
     defaults = {field.name: field.default for field in attrs.fields(obj)}
     written = re.sub(r"attr_dict\['(\w+)'\]\.default", lambda match: repr(defaults[match[1]]), signature)
-    return written.replace("NOTHING", "..."), returned
+    return written.replace("NOTHING", "...").replace("~typing.", ""), returned
 
 
 def _resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: Element) -> Element | None:
