@@ -27,7 +27,7 @@ import attrs
 
 from fsm.content import Block
 from fsm.draft import Draft
-from fsm.effects import ExtendTurn, OpenSession, StartTurn, Step
+from fsm.effects import BuryId, ExtendTurn, OpenSession, StartTurn, Step
 from fsm.errors import ConversationBusy
 from fsm.records import Conversation, Running, Session, Turn, TurnStatus
 from fsm.results import EXPIRED, INTERRUPTED, Result
@@ -216,15 +216,42 @@ def lapse(conversation: Conversation, *, now: datetime, abandoned: bool = False)
     return draft.step()
 
 
-def late(conversation: Conversation, *, turn: int, answer: Answer, now: datetime) -> Step:
+def late(
+    conversation: Conversation,
+    *,
+    turn: int,
+    answer: Answer,
+    now: datetime,
+    resumed: str | None = None,
+    dead: frozenset[str] = frozenset(),
+) -> Step | None:
     """Keep what a turn said after it had been ended by somebody else (G10).
 
-    The machine does not move and the turn's status stays, so the text never gets into a context.
+    The machine does not move and the turn's status stays, so the text never gets into a context. Ids that the late
+    result reports dead are buried (G2), but for one that the conversation holds: it is for the turn that resumes it to
+    find that out.
+
+    Args:
+        conversation: the snapshot.
+        turn: the turn that came late.
+        answer: what it said.
+        now: the time, in UTC.
+        resumed: the provider session id that the turn had resumed.
+        dead: which of the ids resumed and named were buried before.
+
+    Returns:
+        The step, or None if there is nothing to keep.
     """
     draft = Draft(conversation, now)
-    draft.answer(turn, answer)
-    draft.effects.append(ExtendTurn(turn, draft.messages))
-    return draft.step()
+    result = answer.result
+    if result is not None and result.trigger is Trigger.EXPIRED:
+        for session_id in dict.fromkeys((resumed, result.session_id)):
+            if session_id is not None and session_id not in dead | {conversation.session_id}:
+                draft.effects.append(BuryId(session_id, draft.session, now))
+    if answer.messages:
+        draft.answer(turn, answer)
+        draft.effects.append(ExtendTurn(turn, draft.messages))
+    return draft.step() if draft.effects else None
 
 
 def reset(

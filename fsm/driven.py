@@ -7,7 +7,7 @@ the store once, and its provider is closed.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import attrs
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from fsm.driver import Driver
 
 __all__ = ["DrivenTurn"]
+
+S = TypeVar("S", Step, Step | None)
 
 TRIES = 1000
 """How often the end of a turn is decided again because somebody else was first; each time somebody else got on."""
@@ -148,10 +150,12 @@ class DrivenTurn(RunningTurn):
 
     # The store
 
-    async def _commit(self, decision: Callable[[], Awaitable[Step]]) -> Step:
-        """Decide and commit; when somebody else was first, load and decide again."""
+    async def _commit(self, decision: Callable[[], Awaitable[S]]) -> S:
+        """Decide and commit, if there is anything to; when somebody else was first, load and decide again."""
         for _ in range(TRIES):
             step = await decision()
+            if step is None:
+                return step
             try:
                 await self._driver.commit(step)
             except Conflict as error:
@@ -191,7 +195,7 @@ class DrivenTurn(RunningTurn):
                 result=result,
                 now=self._driver.settings.clock(),
                 lease=self._driver.settings.lease_length,
-                dead=await self._driver.dead(self._conversation, result),
+                dead=await self._driver.dead(self._conversation, result.session_id),
             )
 
         step = await self._commit(heal)
@@ -211,7 +215,7 @@ class DrivenTurn(RunningTurn):
                 result=result,
                 answer=answer,
                 now=self._driver.settings.clock(),
-                dead=await self._driver.dead(self._conversation, result),
+                dead=await self._driver.dead(self._conversation, result.session_id),
             )
 
         step = await self._commit(finish)
@@ -257,13 +261,21 @@ class DrivenTurn(RunningTurn):
     async def _keep_late(self) -> None:
         """Somebody else has ended the turn: keep what was said with it, outside the context (G10)."""
         answer = self.answer()
+        resumed = None if self._request is None else self._request.session_id
+        named = None if answer.result is None else answer.result.session_id
         self._over(TurnStatus.SUPERSEDED)
 
-        async def keep() -> Step:
-            return decide.late(self._conversation, turn=self.number, answer=answer, now=self._driver.settings.clock())
+        async def keep() -> Step | None:
+            return decide.late(
+                self._conversation,
+                turn=self.number,
+                answer=answer,
+                now=self._driver.settings.clock(),
+                resumed=resumed,
+                dead=await self._driver.dead(self._conversation, resumed, named),
+            )
 
-        if answer.messages:
-            await self._commit(keep)
+        await self._commit(keep)
 
     async def _fail(self, error: BaseException) -> None:
         """End the turn because of an error, which the caller is going to get."""

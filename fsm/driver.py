@@ -31,7 +31,6 @@ from fsm.ports import Ports
 from fsm.provider import Request
 from fsm.queues import Queues, Ticket
 from fsm.records import Conversation, Message, Transition, Turn, TurnStatus
-from fsm.results import Result
 from fsm.settings import Observer, Settings
 from fsm.states import State
 from fsm.store import Store
@@ -141,14 +140,15 @@ class Driver:
     async def _stored_reply(self, conversation: Conversation, known: Turn, blocks: tuple[Block, ...]) -> Reply:
         """The reply of the turn that has this idempotency key (G13)."""
         if known.status is TurnStatus.RUNNING:
-            await self._end_lapsed(conversation)
+            if await self._end_lapsed(conversation) is not None:
+                raise Conflict("its turn has just been ended; look again", conversation.key)
             raise ConversationBusy(
                 f"turn {known.number} with the same idempotency key is still running; wait for it "
                 '(on_busy="wait") and its reply is returned',
                 conversation.key,
             )
         messages = await self.ports.call(self.store.turn_messages, conversation, known)
-        if messages[0].content != blocks:
+        if [message.content for message in messages[:1]] != [blocks]:
             raise InvalidInput(
                 f"the idempotency key of turn {known.number} was used for another message; use another key",
                 conversation.key,
@@ -258,11 +258,10 @@ class Driver:
             return Conversation(key, _new_id(now), now, now)
         return conversation
 
-    async def dead(self, conversation: Conversation, result: Result) -> frozenset[str]:
-        """Whether the id that a result names was reported dead; the held one never was (G2)."""
-        if result.session_id is None or result.session_id == conversation.session_id:
-            return frozenset()
-        return await self.ports.call(self.store.dead, conversation, (result.session_id,))
+    async def dead(self, conversation: Conversation, *session_ids: str | None) -> frozenset[str]:
+        """Those of the ids that were reported dead; the one that is held never was (G2)."""
+        unknown = {named for named in session_ids if named is not None and named != conversation.session_id}
+        return await self.ports.call(self.store.dead, conversation, unknown) if unknown else frozenset()
 
     async def commit(self, step: Step) -> None:
         """Commit a step, and tell the observers of its moves."""

@@ -29,6 +29,7 @@ from fsm.results import Result
 __all__ = ["LOGGER", "cleared"]
 
 LOGGER = logging.getLogger("fsm")
+LOGGER.addHandler(logging.NullHandler())
 
 
 def cleared(step: Step, result: Result) -> None:

@@ -242,6 +242,8 @@ _SENTENCES: Mapping[int | str | None, str] = {
     529: "The AI is overloaded at the moment; please try again in a little while.",
     INTERRUPTED: "The answer was stopped.",
     "error_connection": "The AI service can't be reached; please try again.",
+    "error_context_window": "This conversation is too long for the AI; please start a new one.",
+    "error_response": "The AI's answer could not be read; please try again.",
     "error_max_turns": "The AI reached its limit of steps for one answer.",
     "error_max_budget_usd": "The AI reached its spending limit for one answer.",
     "error_max_structured_output_retries": "The AI could not give its answer in the required form.",

@@ -15,7 +15,7 @@ from typing import Any, Literal, Self, TypeAlias, TypeVar, get_args
 from peewee import IntegrityError, PeeweeException
 
 from fsm import effects as fx
-from fsm.errors import Conflict, InvalidInput, StoreError
+from fsm.errors import Conflict, FSMError, InvalidInput, StoreError
 from fsm.records import Conversation, Message, Session, Transition, Turn
 from persistence import rows
 from persistence.dialects import connect
@@ -289,6 +289,9 @@ class SQLStore:
         """What the database raises, as an error of this library; never with the values of a row in it."""
         try:
             yield
+        except FSMError as error:
+            error.key = error.key or key
+            raise
         except PeeweeException as error:
             what = str(error).partition("\n")[0] if not isinstance(error, IntegrityError) else "a row was refused"
             raise StoreError(

@@ -3,6 +3,7 @@
 A provider imports its SDK when it is constructed, so importing this package stays cheap.
 """
 
+from fsm.providers.anthropic_messages import AnthropicMessages
 from fsm.providers.demo import DemoProvider
 
-__all__ = ["DemoProvider"]
+__all__ = ["AnthropicMessages", "DemoProvider"]

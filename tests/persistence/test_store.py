@@ -1,0 +1,489 @@
+"""The SQL store: steps are written whole or not at all, read back equal, and guarded by their version."""
+
+import sqlite3
+import stat
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from peewee import SqliteDatabase
+
+from fsm import (
+    Conflict,
+    Conversation,
+    CorruptRecord,
+    InvalidInput,
+    Message,
+    Result,
+    SchemaVersionError,
+    State,
+    StoreError,
+    TurnStatus,
+)
+from fsm import conversation as decide
+from fsm.content import text_block
+from fsm.effects import EndTurn, Step
+from fsm.results import EXPIRED
+from fsm.turn import Answer
+from persistence import SQLStore
+from persistence.statements import Statements
+from tests.test_content import JSON
+
+NOW = datetime(2026, 1, 1, 12, 30, 15, 123456, tzinfo=UTC)
+LEASE = timedelta(seconds=60)
+NEW = Conversation("k", 1, NOW, NOW)
+HELLO = (text_block("hello"),)
+SAID = Answer((("assistant", HELLO, None),))
+DEAD = Result(subtype=EXPIRED, is_error=True, session_id="s-2")
+
+
+def begin(conversation: Conversation, **changes: Any) -> Step:
+    """A turn of owner o at provider demo."""
+    arguments = {"content": HELLO, "provider": "demo", "owner": "o", "now": NOW, "lease": LEASE}
+    return decide.begin(conversation, **{**arguments, **changes})
+
+
+def finish(conversation: Conversation, result: Result, answer: Answer = SAID) -> Step:
+    """The end of the running turn."""
+    return decide.finish(
+        conversation,
+        turn=conversation.turns,
+        owner="o",
+        result=result,
+        answer=attrs.evolve(answer, result=result),
+        now=NOW,
+    )
+
+
+def committed(store: SQLStore, *steps: Any) -> Conversation:
+    """The conversation after steps, each made from the snapshot before."""
+    conversation = NEW
+    for make in steps:
+        step = make(conversation)
+        store.commit(step)
+        conversation = step.after
+    return conversation
+
+
+def everything(url: str) -> dict[str, list[Any]]:
+    """All rows of all tables, read past the store."""
+    connection = sqlite3.connect(url.removeprefix("sqlite:///"))
+    tables = ["conversation", "session", "turn", "message", "transition", "dead_id"]
+    rows = {table: connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall() for table in tables}
+    connection.close()
+    return rows
+
+
+def test_what_is_committed_is_read_back_equal(store: SQLStore) -> None:
+    """Snapshot, sessions, turns, messages, log and dead ids."""
+    result = Result(
+        session_id="s-1",
+        errors=("e", "é"),
+        stop_reason="end_turn",
+        usage={"tokens": 3},
+        cost_usd=0.25,
+        http_status=200,
+    )
+    answer = Answer((("assistant", HELLO, {"container": "c"}), ("user", HELLO, None)), healed=True)
+    steps = [
+        lambda c: begin(c, idempotency_key="i", metadata={"ü": [1, None]}),
+        lambda c: finish(c, result, answer),
+        begin,
+        lambda c: finish(c, DEAD, Answer()),
+        begin,
+    ]
+    conversation = NEW
+    for make in steps:
+        step = make(conversation)
+        store.commit(step)
+        conversation = store.load("k")
+        assert conversation == step.after
+    messages = store.messages(conversation)
+    assert [(m.number, m.turn, m.role, m.content, m.provider_data) for m in messages] == [
+        (1, 1, "user", HELLO, None),
+        (2, 1, "assistant", HELLO, {"container": "c"}),
+        (3, 1, "user", HELLO, None),
+        (4, 2, "user", HELLO, None),
+        (5, 3, "user", HELLO, None),
+    ]
+    assert {m.created_at for m in messages} == {NOW}
+    first, second, third = store.turns(conversation)
+    assert (first.status, first.subtype, first.session_id, first.errors) == (
+        TurnStatus.SUCCEEDED,
+        "success",
+        "s-1",
+        ("e", "é"),
+    )
+    assert (first.stop_reason, first.usage, first.cost_usd, first.http_status) == ("end_turn", {"tokens": 3}, 0.25, 200)
+    assert (first.healed, first.idempotency_key, first.state) == (True, "i", State.ACTIVE)
+    assert (first.first_message, first.last_message, first.started_at, first.ended_at) == (1, 3, NOW, NOW)
+    assert (second.status, second.is_error, second.state) == (TurnStatus.FAILED, True, State.STALE)
+    assert (third.status, third.session, third.ended_at, third.state) == (TurnStatus.RUNNING, 2, None, None)
+    assert [s.closed_reason for s in store.sessions(conversation)] == [EXPIRED, None]
+    assert store.sessions(conversation)[0].session_id == "s-1"
+    assert [m.number for m in store.transitions(conversation)] == [1, 2, 3]
+    assert store.dead(conversation, {"s-1", "s-2"}) == {"s-1", "s-2"}
+    assert store.dead(conversation, {"s-3"}) == frozenset()
+    assert store.turn_by_idempotency_key(conversation, "i") == first
+    assert store.turn_by_idempotency_key(conversation, "j") is None
+    assert [m.number for m in store.turn_messages(conversation, first)] == [1, 2, 3]
+
+
+@given(value=JSON, text=st.text(min_size=1), data=st.none() | st.dictionaries(st.text(max_size=3), JSON, max_size=2))
+def test_any_json_and_any_text_a_provider_sends_is_read_back_equal(value: Any, text: str, data: Any) -> None:
+    """NUL characters, lone surrogates, any language."""
+    with SQLStore("sqlite:///:memory:") as store:
+        blocks = ({"type": "x", "value": value}, text_block(text))
+        result = Result(usage={"v": value}, errors=(text,))
+        conversation = committed(store, begin, lambda c: finish(c, result, Answer((("assistant", blocks, data),))))
+        stored = store.messages(conversation)[-1]
+        assert (stored.content, stored.provider_data) == (blocks, data)
+        assert store.turns(conversation)[0].errors == (text,)
+        assert store.turns(conversation)[0].usage == {"v": value}
+
+
+def test_a_step_from_an_old_snapshot_is_a_conflict_and_writes_nothing(store: SQLStore, url: str) -> None:
+    """The compare-and-swap."""
+    committed(store, begin)
+    before = everything(url)
+    for stale in (begin(NEW), begin(attrs.evolve(NEW, id=2)), finish(attrs.evolve(begin(NEW).after, version=7), DEAD)):
+        with pytest.raises(Conflict, match="conversation 'k'"):
+            store.commit(stale)
+    assert everything(url) == before
+
+
+@pytest.mark.parametrize("row", range(6))
+def test_a_step_that_the_database_refuses_half_way_is_not_there_at_all(store: SQLStore, url: str, row: int) -> None:
+    """Whichever of its rows it is."""
+    conversation = committed(store, begin, lambda c: finish(c, Result(session_id="s-1")), begin)
+    before = everything(url)
+    step = finish(conversation, DEAD)
+    broken = attrs.evolve(step, effects=(*step.effects[:row], EndTurn(99, 1, TurnStatus.FAILED, State.FRESH, 1, NOW)))
+    with pytest.raises(StoreError, match="conversation 'k': a row that this step changes is missing"):
+        store.commit(broken)
+    assert everything(url) == before
+    store.commit(step)
+    assert store.load("k") == step.after
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT INTO session SELECT conversation, 9, parent, provider, NULL, opened_at, 'r', NULL, NULL FROM session",
+        "UPDATE conversation SET state = 'lost'",
+        "UPDATE conversation SET session_id = 's'",
+        "UPDATE session SET closed_at = 1",
+        "UPDATE turn SET status = 'done'",
+        "INSERT INTO message SELECT 99, number, turn, role, content, created_at, provider_data FROM message",
+        "INSERT INTO message SELECT conversation, 9, 9, role, content, created_at, provider_data FROM message",
+        "UPDATE message SET role = 'system'",
+        "UPDATE conversation SET version = 'many'",
+    ],
+)
+def test_the_database_itself_refuses_rows_that_break_a_guarantee(store: SQLStore, sql: str) -> None:
+    """Whoever writes them: one open session, one id, known words, known parents, columns of their types."""
+    committed(store, begin)
+    with pytest.raises(Exception, match=r"constraint failed|cannot store TEXT"):
+        store._database.execute_sql(sql)
+
+
+def test_one_running_turn_and_one_turn_for_an_idempotency_key(store: SQLStore) -> None:
+    """Partial unique indexes."""
+    committed(store, lambda c: begin(c, idempotency_key="i"))
+    copy = (
+        "INSERT INTO turn SELECT conversation, 9, session, '{}', first_message, last_message, started_at, {}, subtype, "
+        "is_error, session_id, errors, stop_reason, usage, cost_usd, http_status, healed, {}, {} FROM turn"
+    )
+    with pytest.raises(Exception, match=r"UNIQUE constraint failed: turn.conversation"):
+        store._database.execute_sql(copy.format("running", "NULL", "NULL", "NULL"))
+    with pytest.raises(Exception, match=r"UNIQUE constraint failed: turn.conversation, turn.idempotency_key"):
+        store._database.execute_sql(copy.format("failed", "1", "'fresh'", "idempotency_key"))
+
+
+def test_a_violation_is_told_without_the_values_of_the_row(store: SQLStore) -> None:
+    """They may be message text."""
+    conversation = committed(store, begin)
+    bad = Message(1, 1, "user", (text_block("secret"),), NOW)
+    step = finish(conversation, Result(), Answer((("assistant", bad.content, None),)))
+    again = attrs.evolve(step, effects=(step.effects[1], step.effects[1]))
+    with pytest.raises(StoreError, match="a row was refused") as caught:
+        store.commit(again)
+    assert "secret" not in str(caught.value)
+
+
+def test_pages_are_the_newest_rows_before_a_number_oldest_first(store: SQLStore) -> None:
+    """For each table that is read in pages."""
+    conversation = committed(store, *[begin, lambda c: finish(c, Result(session_id="s"))] * 5)
+    for read, count in ((store.messages, 10), (store.turns, 5), (store.transitions, 5), (store.sessions, 1)):
+        numbers = list(range(1, count + 1))
+        assert [row.number for row in read(conversation)] == numbers
+        assert [row.number for row in read(conversation, limit=3)] == numbers[-3:]
+        assert [row.number for row in read(conversation, before=4)] == numbers[:3]
+        assert [row.number for row in read(conversation, limit=2, before=4)] == numbers[:3][-2:]
+        assert list(read(conversation, limit=0)) == []
+        with pytest.raises(InvalidInput, match="limit is -1"):
+            read(conversation, limit=-1)
+        with pytest.raises(InvalidInput, match="before is -1"):
+            read(conversation, before=-1)
+
+
+def test_the_context_is_of_succeeded_turns_of_the_sessions_asked_for(store: SQLStore) -> None:
+    """Oldest first, the newest if there are too many."""
+    good, bad = Result(session_id="s"), Result(is_error=True)
+    steps = [begin, lambda c: finish(c, good), begin, lambda c: finish(c, bad), begin, lambda c: finish(c, good)]
+    reset = [lambda c: decide.reset(c, reason="r", provider="demo", now=NOW)]
+    conversation = committed(store, *steps, *reset, begin, lambda c: finish(c, good), begin)
+
+    def numbers(first: int, last: int, limit: int | None = None) -> list[int]:
+        found = store.context(conversation, first_session=first, last_session=last, limit=limit)
+        return [message.number for message in found]
+
+    assert numbers(1, 2) == [1, 2, 5, 6, 7, 8]
+    assert numbers(1, 1) == [1, 2, 5, 6]
+    assert numbers(2, 2) == [7, 8]
+    assert numbers(1, 2, 3) == [6, 7, 8]
+    assert numbers(1, 0) == []
+
+
+def test_running_conversations_are_found_by_their_lease(store: SQLStore) -> None:
+    """The oldest first."""
+    for number in range(3):
+        new = attrs.evolve(NEW, key=f"k{number}", id=number)
+        store.commit(begin(new, lease=timedelta(seconds=90 - 10 * number)))
+    assert [conversation.key for conversation in store.running()] == ["k2", "k1", "k0"]
+    assert [c.key for c in store.running(until=NOW + timedelta(seconds=80))] == ["k2", "k1"]
+    assert [c.key for c in store.running(limit=1)] == ["k2"]
+
+
+def test_a_database_is_found_as_it_was_left(url: str) -> None:
+    """Closed and opened again."""
+    with SQLStore(url) as store:
+        left = committed(store, begin, lambda c: finish(c, Result(session_id="s")))
+    with SQLStore(url) as store:
+        assert store.load("k") == left
+        assert len(store.messages(left)) == 2
+
+
+def test_a_file_is_its_owners_only_and_runs_in_wal_mode_with_foreign_keys(store: SQLStore, url: str) -> None:
+    """The companions of the file too."""
+    committed(store, begin)
+    path = Path(url.removeprefix("sqlite:///"))
+    files = [path, path.with_name("chat.db-wal"), path.with_name("chat.db-shm")]
+    assert [stat.S_IMODE(file.stat().st_mode) for file in files] == [0o600] * 3
+    assert store._database.pragma("journal_mode") == "wal"
+    assert store._database.pragma("foreign_keys") == 1
+    assert store._database.pragma("busy_timeout") == 10_000
+
+
+@pytest.mark.parametrize(
+    ("durability", "begun", "ended"), [("acknowledged", 1, 2), ("strict", 2, 2), ("relaxed", 1, 1)]
+)
+def test_durability_decides_which_commits_are_synced(url: str, durability: Any, begun: int, ended: int) -> None:
+    """1 is NORMAL, which in WAL mode does not sync; 2 is FULL, which does."""
+    with SQLStore(url, durability=durability) as store:
+        step = begin(NEW)
+        store.commit(step)
+        assert store._database.pragma("synchronous") == begun
+        store.commit(finish(step.after, Result()))
+        assert store._database.pragma("synchronous") == ended
+
+
+def test_many_threads_may_use_one_store(url: str) -> None:
+    """A file, where each has its connection, or memory, where they take turns."""
+    for where in (url, "sqlite:///:memory:"):
+        with SQLStore(where) as store:
+            threads = [
+                threading.Thread(
+                    target=lambda n: store.commit(begin(attrs.evolve(NEW, key=f"k{n:02}", id=n))), args=(number,)
+                )
+                for number in range(16)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(timeout=30)
+            assert [c.key for c in store.conversations()] == [f"k{number:02}" for number in range(16)]
+
+
+def test_two_writers_of_one_snapshot_one_conflict(url: str) -> None:
+    """Whoever is first."""
+    with SQLStore(url) as store:
+        step = begin(NEW)
+        barrier = threading.Barrier(8)
+        outcomes: list[str] = []
+
+        def write() -> None:
+            barrier.wait(timeout=30)
+            try:
+                store.commit(step)
+            except Conflict:
+                outcomes.append("conflict")
+            else:
+                outcomes.append("committed")
+
+        threads = [threading.Thread(target=write) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=30)
+        assert sorted(outcomes) == ["committed", *["conflict"] * 7]
+
+
+def test_a_writer_waits_for_another_as_long_as_it_was_told(url: str) -> None:
+    """Then the database can't be used, and nothing was written."""
+    with SQLStore(url, timeout=0.05) as store:
+        other = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreError, match="database is locked"):
+            store.commit(begin(NEW))
+        other.execute("ROLLBACK")
+        other.close()
+        store.commit(begin(NEW))
+        assert store.load("k") is not None
+
+
+def test_closing_closes_the_connections_of_all_threads(url: str) -> None:
+    """Of those that still live."""
+    store = SQLStore(url)
+    hold = threading.Event()
+    ready = threading.Event()
+
+    def use() -> None:
+        store.load("k")
+        ready.set()
+        hold.wait(timeout=30)
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    assert ready.wait(timeout=30)
+    connections = list(store._dialect._connections)
+    store.close()
+    hold.set()
+    thread.join(timeout=30)
+    assert len(connections) == 2
+    for connection in connections:
+        with pytest.raises(sqlite3.ProgrammingError):
+            connection.execute("SELECT 1")
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("chat.db", "'chat.db' is no database URL; write sqlite:///chat.db"),
+        ("mysql://user:password@host/db", "unknown database scheme 'mysql'"),
+        ("sqlite://chat.db", "two slashes; a file takes three: sqlite:///chat.db"),
+        ("sqlite:////no/such/folder/chat.db", "'/no/such/folder/chat.db' can't be opened for writing: No such file"),
+        ("sqlite:////", "can't be opened for writing: Is a directory"),
+    ],
+)
+def test_a_url_that_names_no_database_is_refused(url: str, why: str) -> None:
+    """Before anything is created, and without its password."""
+    with pytest.raises(StoreError) as caught:
+        SQLStore(url)
+    assert why in str(caught.value)
+    assert "password" not in str(caught.value)
+
+
+def test_a_durability_that_is_none_is_refused() -> None:
+    """By name."""
+    with pytest.raises(InvalidInput, match="durability 'eternal' is none of acknowledged, strict, relaxed"):
+        SQLStore("sqlite:///:memory:", durability="eternal")  # type: ignore[arg-type]
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    """Somebody may need it."""
+    path = tmp_path / "notes.txt"
+    path.write_text("these are notes, and no database at all " * 100)
+    with pytest.raises(StoreError, match="file is not a database"):
+        SQLStore(f"sqlite:///{path}")
+    assert path.read_text() == "these are notes, and no database at all " * 100
+
+
+def test_a_database_of_a_newer_version_is_refused(url: str) -> None:
+    """Nothing is changed."""
+    with SQLStore(url) as store:
+        store._database.execute_sql(
+            "INSERT INTO conversation_fsm_migration (name, applied) VALUES ('0099_the_future', '2030-01-01')"
+        )
+    with pytest.raises(SchemaVersionError, match="'0099_the_future', which this version"):
+        SQLStore(url)
+
+
+def test_a_database_that_is_opened_by_many_at_once_is_migrated_once(url: str) -> None:
+    """By threads here; processes take the same lock in the database."""
+    stores: list[SQLStore] = []
+    threads = [threading.Thread(target=lambda: stores.append(SQLStore(url))) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert len(stores) == 6
+    for store in stores:
+        store.close()
+
+
+CORRUPTIONS = {
+    "conversation": [
+        ("metadata", "'no json'", lambda store, _: store.load("k")),
+        ("metadata", "'[1]'", lambda store, _: store.conversations()),
+        ("created_at", str(2**62), lambda store, _: store.load("k")),
+    ],
+    "turn": [
+        ("errors", "'{}'", lambda store, c: store.turns(c)),
+        ("usage", "'[]'", lambda store, c: store.turns(c)),
+        ("state", "'lost'", lambda store, c: store.turn_by_idempotency_key(c, "i")),
+    ],
+    "message": [
+        ("content", "'['", lambda store, c: store.messages(c)),
+        ("content", "'[1]'", lambda store, c: store.context(c, first_session=1, last_session=1, limit=None)),
+        ("provider_data", "'1'", lambda store, c: store.turn_messages(c, store.turns(c)[0])),
+    ],
+    "transition": [("trigger", "'luck'", lambda store, c: store.transitions(c))],
+    "session": [("opened_at", str(-(2**62)), lambda store, c: store.sessions(c))],
+}
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value", "read"), [(table, *one) for table, some in CORRUPTIONS.items() for one in some]
+)
+def test_a_corrupt_row_is_named_and_not_handed_on(
+    store: SQLStore, table: str, column: str, value: str, read: Any
+) -> None:
+    """Table and row, and what to do."""
+    conversation = committed(
+        store, lambda c: begin(c, idempotency_key="i"), lambda c: finish(c, Result(session_id="s"))
+    )
+    store._database.execute_sql(f"UPDATE {table} SET {column} = {value}")
+    with pytest.raises(CorruptRecord, match=f"of table {table} is corrupt .*restore it from a backup"):
+        read(store, conversation)
+
+
+def test_a_row_that_breaks_g1_is_corrupt_even_if_the_database_let_it_pass(store: SQLStore) -> None:
+    """Constraints can be switched off."""
+    committed(store, begin)
+    store._database.execute_sql("PRAGMA ignore_check_constraints = 1")
+    store._database.execute_sql("UPDATE conversation SET session_id = 's'")
+    with pytest.raises(CorruptRecord, match="of table conversation"):
+        store.load("k")
+
+
+def plans(statements: Statements, database: SqliteDatabase) -> Iterator[tuple[str, str]]:
+    """How SQLite runs each statement."""
+    named = {name: value for name, value in vars(statements).items() if hasattr(value, "sql")}
+    for name, statement in {**named, **statements.page}.items():
+        found = database.execute_sql(f"EXPLAIN QUERY PLAN {statement.sql}", [1] * len(statement.names)).fetchall()
+        yield name, " / ".join(row[3] for row in found)
+
+
+def test_no_statement_scans_a_table_or_sorts(store: SQLStore) -> None:
+    """So that the cost of a turn does not grow."""
+    for name, plan in plans(store._sql, store._database):
+        assert "TEMP B-TREE" not in plan, (name, plan)
+        assert "SCAN" not in plan or name == "running", (name, plan)
+        assert "SCAN" not in plan or "conversation_running" in plan, (name, plan)

@@ -1,0 +1,25 @@
+"""What importing the library loads, and what it does not."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+def loaded(statement: str) -> set[str]:
+    """The modules that a new process has loaded after a statement."""
+    script = f"import sys; {statement}; print(*sys.modules)"
+    return set(
+        subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split()
+    )
+
+
+@pytest.mark.parametrize("statement", ["import fsm, persistence", "import fsm.providers, persistence"])
+def test_no_sdk_is_loaded_before_a_provider_is_constructed(statement: str) -> None:
+    """The SDK alone costs over a second."""
+    assert not loaded(statement) & {"anthropic", "pydantic", "httpx2", "click", "rich", "hypothesis"}
+
+
+def test_the_core_needs_no_database() -> None:
+    """`fsm` never imports `persistence`."""
+    assert not loaded("import fsm, fsm.providers") & {"persistence", "peewee", "playhouse", "sqlite3"}

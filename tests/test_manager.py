@@ -1,0 +1,520 @@
+"""The synchronous manager: what its callers see, told with real stores and the demo provider."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from fsm import (
+    ConversationBusy,
+    ConversationNotFound,
+    FSMError,
+    InvalidContent,
+    InvalidInput,
+    InvalidKey,
+    ProviderError,
+    Request,
+    Result,
+    SessionManager,
+    State,
+    TextDelta,
+    Transition,
+    Trigger,
+    TurnStatus,
+    TurnSuperseded,
+)
+from fsm.providers import DemoProvider
+from fsm.results import EXPIRED
+from persistence import SQLStore
+
+ANSWER = [TextDelta("one "), TextDelta("two"), Result(session_id="s-1")]
+DEAD = Result(subtype=EXPIRED, is_error=True, session_id="s-1")
+
+
+class Clock:
+    """A clock that stands still until it is told to move."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        """Move."""
+        self.now += timedelta(seconds=seconds)
+
+
+def manager(store: SQLStore, *script: Any, **options: Any) -> SessionManager:
+    """A manager whose provider does what the script says."""
+    return SessionManager(store, DemoProvider(script), **options)
+
+
+def moves(sessions: SessionManager) -> list[tuple[State, Trigger, State]]:
+    """The log of the conversation k."""
+    return [(move.source, move.trigger, move.target) for move in sessions.transitions("k")]
+
+
+def test_a_dead_session_is_healed_within_the_turn_that_finds_it_dead(store: SQLStore) -> None:
+    """The caller gets one good answer; the model remembers."""
+    provider = DemoProvider()
+    sessions = SessionManager(store, provider)
+    sessions.send("k", "my name is Ada")
+    provider.forget()
+    reply = sessions.send("k", "what is my name?")
+    assert "“my name is Ada”" in reply.text
+    assert (reply.healed, reply.state, reply.status) == (True, State.ACTIVE, TurnStatus.SUCCEEDED)
+    assert moves(sessions) == [
+        (State.FRESH, Trigger.SUCCEEDED, State.ACTIVE),
+        (State.ACTIVE, Trigger.EXPIRED, State.STALE),
+        (State.STALE, Trigger.RESET, State.FRESH),
+        (State.FRESH, Trigger.SUCCEEDED, State.ACTIVE),
+    ]
+    first, second = sessions.sessions("k")
+    assert (first.closed_reason, second.opened_reason, second.parent) == (EXPIRED, "heal", 1)
+    assert sessions.turns("k")[-1].session == 2
+
+
+def test_without_healing_the_turn_fails_and_the_next_one_remembers(store: SQLStore) -> None:
+    """`heal=False`: stale rests in the store until the next turn."""
+    provider = DemoProvider()
+    sessions = SessionManager(store, provider, heal=False)
+    sessions.send("k", "my name is Ada")
+    provider.forget()
+    reply = sessions.send("k", "what is my name?")
+    assert (reply.state, reply.status, reply.text) == (State.STALE, TurnStatus.FAILED, "")
+    assert sessions.conversation("k").state is State.STALE
+    assert "“my name is Ada”" in sessions.send("k", "and now?").text
+
+
+def test_a_stream_hands_out_what_batch_returns(store: SQLStore) -> None:
+    """Each event as it comes, the result last, and then the reply."""
+    sessions = manager(store, ANSWER, ANSWER)
+    with sessions.stream("k", "hello") as turn:
+        assert list(turn) == ANSWER
+        assert turn.reply.text == "one two"
+    assert sessions.send("k", "hello").text == "one two"
+
+
+def test_the_result_is_stored_before_it_is_handed_out(store: SQLStore) -> None:
+    """Whoever sees it may rely on it (G8)."""
+    sessions = manager(store, ANSWER)
+    with sessions.stream("k", "hello") as turn:
+        for event in turn:
+            ended = store.turns(sessions.conversation("k"))[0].status is TurnStatus.SUCCEEDED
+            assert ended == isinstance(event, Result)
+
+
+def test_the_message_is_stored_before_the_provider_hears_of_it(store: SQLStore) -> None:
+    """G8."""
+
+    def look(request: Request) -> Result:
+        assert [message.text for message in store.messages(store.load("k"))] == ["hello"]
+        assert store.load("k").running.turn == request.turn
+        return Result()
+
+    assert manager(store, look).send("k", "hello").status is TurnStatus.SUCCEEDED
+
+
+def test_an_abandoned_stream_is_interrupted_and_its_text_kept(store: SQLStore) -> None:
+    """The session lives, and the text is outside the next context."""
+    provider = DemoProvider([ANSWER, ANSWER])
+    sessions = SessionManager(store, provider)
+    sessions.send("k", "hello")
+    with sessions.stream("k", "again") as turn:
+        next(iter(turn))
+    assert (turn.reply.status, turn.reply.text, turn.reply.result) == (TurnStatus.INTERRUPTED, "one ", None)
+    assert sessions.conversation("k").session_id == "s-1"
+    assert [message.text for message in sessions.history("k")] == ["hello", "one two", "again", "one "]
+    sessions.reset("k")
+    sessions.send("k", "now")
+    assert [message.text for message in provider.requests[-1].history] == ["hello", "one two"]
+
+
+def test_an_exception_in_the_callers_block_interrupts_the_turn_and_comes_through(store: SQLStore) -> None:
+    """As it is."""
+    sessions = manager(store, ANSWER)
+    with pytest.raises(ZeroDivisionError), sessions.stream("k", "hello") as turn:
+        next(iter(turn))
+        raise ZeroDivisionError
+    assert sessions.turns("k")[0].status is TurnStatus.INTERRUPTED
+
+
+def test_abandoning_closes_the_provider(store: SQLStore) -> None:
+    """Nothing goes on answering."""
+    closed = []
+
+    class Watched(DemoProvider):
+        def stream(self, request: Request) -> Iterator[Any]:
+            try:
+                yield from ANSWER
+            finally:
+                closed.append(request.turn)
+
+    with SessionManager(store, Watched()).stream("k", "hello") as turn:
+        next(iter(turn))
+    assert closed == [1]
+
+
+@pytest.mark.parametrize(
+    ("does", "why", "status", "text"),
+    [
+        (RuntimeError("secret"), "the provider raised RuntimeError", TurnStatus.INTERRUPTED, ""),
+        ([TextDelta("a"), RuntimeError()], "the provider raised RuntimeError", TurnStatus.INTERRUPTED, "a"),
+        ([TextDelta("a")], "ended without a result", TurnStatus.INTERRUPTED, "a"),
+        ([], "ended without a result", TurnStatus.INTERRUPTED, ""),
+        ([TextDelta("a"), "b"], "yielded str, which is no event", TurnStatus.INTERRUPTED, "a"),
+        ([*ANSWER, TextDelta("b")], "yielded TextDelta after its result", TurnStatus.SUCCEEDED, "one two"),
+        ([*ANSWER, RuntimeError()], "the provider raised RuntimeError", TurnStatus.SUCCEEDED, "one two"),
+    ],
+)
+def test_a_provider_that_breaks_its_contract_gets_a_clear_error_and_its_turn_is_ended(
+    store: SQLStore, does: Any, why: str, status: TurnStatus, text: str
+) -> None:
+    """What was said is on the error and in the store; a result that came is honoured; the next turn is fine."""
+    sessions = manager(store, does)
+    with pytest.raises(ProviderError, match=why) as caught:
+        sessions.send("k", "hello")
+    assert caught.value.key == "k"
+    assert "secret" not in str(caught.value)
+    assert (caught.value.reply.status, caught.value.reply.text) == (status, text)
+    (turn,) = sessions.turns("k")
+    assert turn.status is status
+    assert "".join(message.text for message in sessions.history("k")[1:]) == text
+    assert sessions.send("k", "again").status is TurnStatus.SUCCEEDED
+
+
+def test_a_providers_own_error_comes_through_with_the_conversation_named(store: SQLStore) -> None:
+    """A provider knows best what is wrong with it."""
+    with pytest.raises(ProviderError, match="conversation 'k': no such program") as caught:
+        manager(store, ProviderError("no such program")).send("k", "hello")
+    assert caught.value.reply.status is TurnStatus.INTERRUPTED
+
+
+def test_a_provider_that_fails_to_close_does_no_harm(store: SQLStore, caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged."""
+
+    class Stuck(DemoProvider):
+        def stream(self, request: Request) -> Iterator[Any]:
+            try:
+                yield TextDelta("a")
+            finally:
+                raise RuntimeError
+
+    with SessionManager(store, Stuck()).stream("k", "hello") as turn:
+        next(iter(turn))
+    assert turn.reply.text == "a"
+    assert "provider.close_failed" in caplog.messages
+
+
+def test_a_provider_may_be_any_iterable(store: SQLStore) -> None:
+    """A list has nothing to close."""
+
+    class Plain:
+        name = "plain"
+
+        def stream(self, request: Request) -> list[Any]:
+            return ANSWER
+
+    with SessionManager(store, Plain()).stream("k", "hello") as turn:
+        next(iter(turn))
+    assert turn.reply.status is TurnStatus.INTERRUPTED
+
+
+def test_a_busy_conversation_says_so_and_the_others_go_on(store: SQLStore) -> None:
+    """One turn at a time, in each conversation."""
+    sessions = manager(store, ANSWER, ANSWER)
+    with sessions.stream("k", "hello") as turn:
+        with pytest.raises(ConversationBusy, match="'k': turn 1 is running"):
+            sessions.send("k", "me too")
+        assert sessions.send("other", "hello").status is TurnStatus.SUCCEEDED
+        list(turn)
+    assert [message.text for message in sessions.history("k")] == ["hello", "one two"]
+
+
+def test_waiting_turns_are_served_in_the_order_in_which_they_came(store: SQLStore) -> None:
+    """`on_busy="wait"`, in one process."""
+    sessions = manager(store, ANSWER, on_busy="wait")
+    others = []
+    with sessions.stream("k", "first") as turn:
+        for number in range(3):
+            thread = threading.Thread(target=sessions.send, args=("k", f"waiting {number}"))
+            thread.start()
+            others.append(thread)
+            while len(sessions._driver._queues._waiting.get("k", ())) <= number:
+                pass
+        list(turn)
+    for thread in others:
+        thread.join(timeout=30)
+    said = [message.text for message in sessions.history("k") if message.role == "user"]
+    assert said == ["first", "waiting 0", "waiting 1", "waiting 2"]
+    assert sessions._driver._queues._waiting == {}
+
+
+def test_waiting_ends_with_its_timeout(store: SQLStore) -> None:
+    """With the error of a busy conversation."""
+    sessions = manager(store, ANSWER, on_busy="wait", busy_timeout=0.05)
+    with sessions.stream("k", "first"), pytest.raises(ConversationBusy):
+        sessions.send("k", "second")
+
+
+def test_who_waits_behind_others_for_too_long_is_told(store: SQLStore) -> None:
+    """Even if it never was the first."""
+    sessions = manager(store, ANSWER, on_busy="wait", busy_timeout=0.05)
+    with sessions._driver._queues.ticket("k"), pytest.raises(ConversationBusy, match="others have waited"):
+        sessions.send("k", "second")
+
+
+def test_a_lease_is_extended_while_a_turn_streams(store: SQLStore) -> None:
+    """Each sign of life counts; the turn may be longer than its lease."""
+    clock = Clock()
+    sessions = manager(store, [TextDelta("a")] * 4 + [Result()], lease=60, clock=clock)
+    other = manager(store, lease=60, clock=clock)
+    with sessions.stream("k", "hello") as turn:
+        for event in turn:
+            clock.advance(40)
+            if isinstance(event, TextDelta):
+                with pytest.raises(ConversationBusy):
+                    other.send("k", "me too")
+    assert turn.reply.text == "aaaa"
+
+
+def test_a_worker_whose_lease_was_taken_over_finishes_nothing(store: SQLStore) -> None:
+    """G10: it is told, and its text is kept with its turn."""
+    clock = Clock()
+    slow, quick = (manager(store, ANSWER, lease=60, clock=clock) for _ in range(2))
+    with pytest.raises(TurnSuperseded) as caught, slow.stream("k", "slow") as turn:
+        events = iter(turn)
+        next(events)
+        clock.advance(61)
+        assert quick.send("k", "quick").text == "one two"
+        list(events)
+    assert caught.value.reply.text == "one two"
+    assert [turn.status for turn in quick.turns("k")] == [TurnStatus.INTERRUPTED, TurnStatus.SUCCEEDED]
+    assert [(message.turn, message.text) for message in quick.history("k")] == [
+        (1, "slow"),
+        (2, "quick"),
+        (2, "one two"),
+        (1, "one two"),
+    ]
+
+
+def test_recover_ends_turns_whose_lease_is_over_and_no_others(store: SQLStore) -> None:
+    """Safe at any time (G9)."""
+    clock = Clock()
+    dead, alive, janitor = (manager(store, ANSWER, ANSWER, lease=60, clock=clock) for _ in range(3))
+    kept = [dead.stream("dead", "hello"), alive.stream("alive", "hello")]
+    kept[0].__enter__()
+    clock.advance(30)
+    kept[1].__enter__()
+    clock.advance(31)
+    assert [conversation.key for conversation in janitor.recover()] == ["dead"]
+    assert janitor.recover() == []
+    assert janitor.turns("dead")[0].status is TurnStatus.INTERRUPTED
+    assert janitor.conversation("alive").running is not None
+    for stream in kept:
+        stream.__exit__(None, None, None)
+
+
+def test_a_turn_that_its_own_manager_gave_up_does_not_block_it(store: SQLStore) -> None:
+    """Whatever the lease: nobody else can still be running it."""
+    sessions = manager(store, ANSWER)
+    hanging = sessions.stream("k", "hello")
+    turn = hanging.__enter__()
+    sessions._driver.forget("k", turn.number)
+    assert sessions.send("k", "again").turn == 2
+    hanging.__exit__(None, None, None)
+
+
+def test_a_forced_reset_supersedes_the_running_turn(store: SQLStore) -> None:
+    """G10; without force the conversation is busy."""
+    sessions = manager(store, ANSWER)
+    with pytest.raises(TurnSuperseded), sessions.stream("k", "hello") as turn:
+        with pytest.raises(ConversationBusy):
+            sessions.reset("k")
+        after = sessions.reset("k", reason="the user has left", force=True)
+        assert (after.state, after.session) == (State.FRESH, 2)
+        list(turn)
+    assert sessions.turns("k")[0].status is TurnStatus.SUPERSEDED
+    assert sessions.sessions("k")[0].closed_reason == "the user has left"
+
+
+@pytest.mark.parametrize("reason", ["", "  ", "x" * 513, "two\nlines", None])
+def test_a_reset_wants_a_reason_of_one_line(store: SQLStore, reason: Any) -> None:
+    """It is kept with the closed session."""
+    with pytest.raises(InvalidInput, match="a reason is a line"):
+        manager(store).reset("k", reason=reason)
+
+
+def test_the_same_idempotency_key_reaches_the_provider_once(store: SQLStore) -> None:
+    """G13: the stored reply comes back, batch or stream, whatever became of the conversation."""
+    provider = DemoProvider([ANSWER])
+    sessions = SessionManager(store, provider)
+    first = sessions.send("k", "hello", idempotency_key="once")
+    sessions.reset("k")
+    again = sessions.send("k", "hello", idempotency_key="once")
+    assert (again.text, again.state, again.turn, again.replayed) == (first.text, State.ACTIVE, 1, True)
+    with sessions.stream("k", "hello", idempotency_key="once") as turn:
+        assert list(turn) == [TextDelta("one two"), again.result]
+    assert turn.reply == again
+    assert len(provider.requests) == 1
+
+
+def test_an_idempotency_key_belongs_to_one_message(store: SQLStore) -> None:
+    """Another message with the same key is a mistake."""
+    sessions = manager(store, ANSWER)
+    sessions.send("k", "hello", idempotency_key="once")
+    with pytest.raises(InvalidInput, match="was used for another message"):
+        sessions.send("k", "something else", idempotency_key="once")
+    assert sessions.send("other", "something else", idempotency_key="once").status is TurnStatus.SUCCEEDED
+
+
+def test_an_idempotency_key_whose_turn_still_runs_is_busy_until_it_ends(store: SQLStore) -> None:
+    """Then the reply of a turn that was cut off is that it was cut off."""
+    clock = Clock()
+    sessions = manager(store, ANSWER, clock=clock)
+    other = manager(store, clock=clock)
+    hanging = sessions.stream("k", "hello", idempotency_key="once")
+    hanging.__enter__()
+    with pytest.raises(ConversationBusy, match="the same idempotency key is still running"):
+        other.send("k", "hello", idempotency_key="once")
+    clock.advance(601)
+    reply = other.send("k", "hello", idempotency_key="once")
+    assert (reply.status, reply.result, reply.replayed) == (TurnStatus.INTERRUPTED, None, True)
+    hanging.__exit__(None, None, None)
+
+
+def test_a_provider_that_wants_the_transcript_gets_it_with_what_the_session_was_opened_with(store: SQLStore) -> None:
+    """DESIGN section 5: for an API that keeps nothing itself."""
+    raw = ({"type": "thinking", "thinking": "…", "signature": "s"}, {"type": "text", "text": "raw"})
+
+    class Forgetful(DemoProvider):
+        wants_transcript = True
+
+    script = [ANSWER, DEAD, [Result(session_id="s-2", content=raw, provider_data={"c": 1})], [Result(session_id="s-2")]]
+    provider = Forgetful(script)
+    sessions = SessionManager(store, provider)
+    for text in ("first", "second", "third"):
+        sessions.send("k", text)
+    opening, resumed = provider.requests[-2:]
+    assert [message.text for message in opening.history] == ["first", "one two"]
+    assert [message.text for message in resumed.history] == ["first", "one two", "second", "raw"]
+    assert (resumed.history[-1].content, resumed.history[-1].provider_data) == (raw, {"c": 1})
+
+
+def test_a_provider_that_does_not_ask_gets_no_transcript(store: SQLStore) -> None:
+    """Its session remembers."""
+    provider = DemoProvider()
+    sessions = SessionManager(store, provider)
+    sessions.send("k", "first", metadata={"user": 7})
+    sessions.send("k", "second")
+    assert (provider.requests[-1].history, provider.requests[-1].metadata) == ((), {"user": 7})
+
+
+def test_observers_hear_of_each_move_after_it_was_committed_and_can_do_no_harm(
+    store: SQLStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What they raise is logged."""
+    heard: list[tuple[Transition, State]] = []
+
+    def broken(_: Transition) -> None:
+        raise ZeroDivisionError
+
+    sessions = manager(
+        store, ANSWER, observers=[broken, lambda move: heard.append((move, sessions.conversation(move.key).state))]
+    )
+    assert sessions.send("k", "hello").text == "one two"
+    assert heard == [(sessions.transitions("k")[0], State.ACTIVE)]
+    assert "observer.call_failed" in caplog.messages
+
+
+def test_clearing_a_session_is_logged_with_what_there_is_to_know_and_no_text(
+    store: SQLStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The stale ids, the errors and the stop reason."""
+    caplog.set_level(logging.DEBUG, "fsm")
+    dead = Result(subtype=EXPIRED, is_error=True, session_id="s-9", errors=["gone"], stop_reason="ended")
+    sessions = manager(store, ANSWER, dead)
+    sessions.send("k", "a secret message")
+    sessions.send("k", "a secret message")
+    (cleared,) = [record for record in caplog.records if record.message == "session.clear_completed"]
+    assert (cleared.stale_session_ids, cleared.errors, cleared.stop_reason) == (["s-1", "s-9"], ["gone"], "ended")
+    assert (cleared.conversation, cleared.session, cleared.levelname) == ("k", 1, "WARNING")
+    assert "secret" not in repr([vars(record) for record in caplog.records])
+    assert {"turn.run_started", "turn.run_completed", "session.heal_started"} <= set(caplog.messages)
+
+
+def test_a_rejected_turn_is_logged(store: SQLStore, caplog: pytest.LogCaptureFixture) -> None:
+    """With its conversation."""
+    caplog.set_level(logging.INFO, "fsm")
+    sessions = manager(store)
+    with sessions.stream("k", "hello"), pytest.raises(ConversationBusy):
+        sessions.send("k", "me too")
+    (rejected,) = [record for record in caplog.records if record.message == "turn.begin_rejected"]
+    assert rejected.conversation == "k"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"key": ""}, InvalidKey),
+        ({"key": "k" * 513}, InvalidKey),
+        ({"content": ""}, InvalidContent),
+        ({"content": 3}, InvalidContent),
+        ({"idempotency_key": ""}, InvalidKey),
+        ({"metadata": ["no object"]}, InvalidInput),
+        ({"metadata": {"a": object()}}, InvalidInput),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written_or_sent(
+    store: SQLStore, arguments: dict[str, Any], error: type[FSMError]
+) -> None:
+    """By name."""
+    provider = DemoProvider()
+    with pytest.raises(error):
+        SessionManager(store, provider).send(**{"key": "k", "content": "hello", **arguments})
+    assert store.conversations() == []
+    assert provider.requests == []
+
+
+@pytest.mark.parametrize(
+    "options", [{"lease": 0}, {"lease": "long"}, {"busy_timeout": -1}, {"on_busy": "panic"}, {"provider": object()}]
+)
+def test_a_manager_that_could_not_work_is_refused(store: SQLStore, options: dict[str, Any]) -> None:
+    """When it is made."""
+    with pytest.raises(InvalidInput):
+        SessionManager(store, **{"provider": DemoProvider(), **options})
+
+
+@pytest.mark.parametrize("read", ["conversation", "history", "turns", "sessions", "transitions", "reset"])
+def test_what_does_not_exist_is_not_found(store: SQLStore, read: str) -> None:
+    """A conversation begins with its first message."""
+    with pytest.raises(ConversationNotFound, match="'nobody': there is none of this key"):
+        getattr(manager(store), read)("nobody")
+
+
+def test_conversations_are_listed_in_pages_by_key(store: SQLStore) -> None:
+    """The last key of a page is where the next begins."""
+    sessions = manager(store)
+    for key in ("c", "a", "b"):
+        sessions.send(key, "hello")
+    assert [conversation.key for conversation in sessions.conversations(limit=2)] == ["a", "b"]
+    assert [conversation.key for conversation in sessions.conversations(after="b")] == ["c"]
+
+
+def test_an_asynchronous_store_is_told_from_a_synchronous_one(store: SQLStore) -> None:
+    """A port that waits has no place in the synchronous manager."""
+    from fsm.manager import _run
+
+    class Waits:
+        def __await__(self) -> Iterator[None]:
+            yield
+
+    async def wait() -> None:
+        await Waits()
+
+    with pytest.raises(RuntimeError, match="asynchronous"):
+        _run(wait())

@@ -1,0 +1,86 @@
+"""Owners: which of them are certainly gone."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fsm import owner
+from fsm.owner import is_gone, name_owner
+
+linux_only = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="nothing is concluded without /proc")
+
+
+def test_this_process_is_not_gone_and_no_two_names_are_equal() -> None:
+    """Two managers of one process are two owners."""
+    assert not is_gone(name_owner())
+    assert name_owner() != name_owner()
+
+
+@linux_only
+def test_a_process_that_ended_is_gone() -> None:
+    """By its own name."""
+    named = subprocess.run(
+        [sys.executable, "-c", "from fsm.owner import name_owner; print(name_owner())"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    assert is_gone(named)
+
+
+@linux_only
+def test_a_process_that_was_killed_and_not_buried_is_gone() -> None:
+    """A zombie runs no turn."""
+    with subprocess.Popen(
+        [sys.executable, "-c", "from fsm.owner import name_owner; print(name_owner(), flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        named = process.stdout.readline().strip()
+        assert not is_gone(named)
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert is_gone(named)
+
+
+@linux_only
+def test_a_number_that_was_given_to_another_process_is_gone() -> None:
+    """Each process started at its own time."""
+    world, pid, started, chance = name_owner().split("/")
+    assert is_gone(f"{world}/{pid}/{int(started) + 1}/{chance}")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "o",
+        "elsewhere/1/2/3",
+        "?/1/?/3",
+        f"{name_owner().split('/')[0]}/x/1/2",
+        f"{name_owner().split('/')[0]}/1/?/2",
+    ],
+)
+def test_nothing_is_concluded_about_anybody_else(name: str) -> None:
+    """Another machine, another namespace, another scheme: the lease decides."""
+    assert not is_gone(name)
+
+
+def test_without_proc_nothing_is_concluded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other systems than Linux."""
+
+    class Nowhere(type(Path())):  # type: ignore[misc]
+        def read_text(self, *_: Any, **__: Any) -> str:
+            raise FileNotFoundError
+
+        def readlink(self) -> Any:
+            raise FileNotFoundError
+
+    monkeypatch.setattr(owner, "Path", Nowhere)
+    assert name_owner().startswith("?/")
+    assert not is_gone(name_owner())
