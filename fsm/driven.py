@@ -254,6 +254,10 @@ class DrivenTurn(RunningTurn):
                 self._over(TurnStatus.SUPERSEDED)
             else:
                 await self._keep_late()
+        except StoreError as error:
+            self.result = None
+            error.reply = self._over(TurnStatus.INTERRUPTED)
+            raise
         else:
             self.result = None
             self._over(TurnStatus.INTERRUPTED)
@@ -290,15 +294,13 @@ class DrivenTurn(RunningTurn):
             try:
                 await self._interrupt()
             except StoreError as refused:
-                self._over(TurnStatus.INTERRUPTED)
-                refused.reply = self._reply
                 if isinstance(error, Exception):
                     raise refused from error
                 error.add_note(str(refused))
         if isinstance(error, FSMError):
             error.reply = self._reply
 
-    def _over(self, status: TurnStatus) -> None:
+    def _over(self, status: TurnStatus) -> Reply:
         """The turn has ended; make its reply."""
         self._is_over = True
         self._driver.forget(self.key, self.number)
@@ -317,3 +319,4 @@ class DrivenTurn(RunningTurn):
             LOGGER.info("turn.run_completed", extra=fields)
         else:
             LOGGER.warning("turn.run_failed", extra=fields)
+        return reply

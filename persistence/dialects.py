@@ -38,6 +38,10 @@ class Dialect(Protocol):
         """Begin a transaction that writes; its commit survives loss of power if ``synced``."""
         ...
 
+    def roll_back(self) -> None:
+        """End the transaction without a trace, if there still is one."""
+        ...
+
     def exclusive(self) -> AbstractContextManager[object]:
         """Hold off every other process that would migrate the schema."""
         ...
@@ -127,6 +131,11 @@ class SQLite:
                 time.sleep(0.005)
             else:
                 return
+
+    def roll_back(self) -> None:
+        """``ROLLBACK``, unless SQLite has done so by itself: disk full, I/O error, out of memory."""
+        if self.database.connection().in_transaction:
+            self.database.rollback()
 
     def exclusive(self) -> AbstractContextManager[object]:
         """One transaction around the whole migration."""

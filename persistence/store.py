@@ -90,18 +90,11 @@ class SQLStore:
                 self._write(step)
                 self._database.execute_sql("COMMIT")
             except BaseException:
-                self._roll_back()
+                self._dialect.roll_back()
                 raise
 
     def _synced(self, step: fx.Step) -> bool:
         return self.durability == "strict" or (self.durability == "acknowledged" and step.acknowledged)
-
-    def _roll_back(self) -> None:
-        try:
-            self._database.execute_sql("ROLLBACK")
-        except PeeweeException:
-            # SQLite has rolled back by itself (disk full, I/O error), or the connection is of no use any more.
-            self._database.close()
 
     def _write(self, step: fx.Step) -> None:
         columns = rows.conversation_columns(step.after)

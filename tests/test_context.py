@@ -145,3 +145,18 @@ def test_without_a_past_there_is_only_the_new_message() -> None:
     """No empty delimiters."""
     assert as_prompt((), [text_block("hello")]) == "hello"
     assert as_transcript(()) == ""
+
+
+def test_a_mark_that_content_has_guessed_is_not_used() -> None:
+    """Nobody can guess it; but if somebody did, the next one is taken."""
+    from fsm.context import _boundary
+
+    assert _boundary(["a"]) != _boundary(["b"])
+
+    class Guesses(str):
+        __slots__ = ()
+
+        def __contains__(self, mark: object) -> bool:
+            return mark == _boundary(["a"])
+
+    assert _boundary([Guesses("a")]) not in {"", _boundary(["a"])}

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from fsm import (
+    Conflict,
     ConversationBusy,
     ConversationNotFound,
     FSMError,
@@ -20,12 +21,14 @@ from fsm import (
     Result,
     SessionManager,
     State,
+    StoreError,
     TextDelta,
     Transition,
     Trigger,
     TurnStatus,
     TurnSuperseded,
 )
+from fsm.effects import Step
 from fsm.providers import DemoProvider
 from fsm.results import EXPIRED
 from persistence import SQLStore
@@ -518,3 +521,105 @@ def test_an_asynchronous_store_is_told_from_a_synchronous_one(store: SQLStore) -
 
     with pytest.raises(RuntimeError, match="asynchronous"):
         _run(wait())
+
+
+class Interrupting(SQLStore):
+    """A store whose next commit is cut off by Ctrl-C, before or after it was written."""
+
+    cut_off: str | None = None
+
+    def commit(self, step: Step) -> None:
+        cut_off, self.cut_off = self.cut_off, None
+        if cut_off == "before":
+            raise KeyboardInterrupt
+        super().commit(step)
+        if cut_off == "after":
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("cut_off", ["before", "after"])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_begin_that_was_cut_off_leaves_no_running_turn(url: str, cut_off: str, first: bool) -> None:
+    """Whether it had been stored or not."""
+    with Interrupting(url) as store:
+        sessions = manager(store, ANSWER, ANSWER)
+        if not first:
+            sessions.send("k", "hello")
+        store.cut_off = cut_off
+        with pytest.raises(KeyboardInterrupt):
+            sessions.send("k", "cut off")
+        conversation = store.load("k")
+        assert conversation is None or conversation.running is None
+        assert SessionManager(store, DemoProvider()).send("k", "again").status is TurnStatus.SUCCEEDED
+
+
+@pytest.mark.parametrize(("cut_off", "status"), [("before", TurnStatus.INTERRUPTED), ("after", TurnStatus.SUCCEEDED)])
+def test_an_end_that_was_cut_off_is_stored_once(url: str, cut_off: str, status: TurnStatus) -> None:
+    """As it was if it had been stored, otherwise as interrupted; what was said is there once either way."""
+    with Interrupting(url) as store:
+        sessions = manager(store, ANSWER)
+        with pytest.raises(KeyboardInterrupt), sessions.stream("k", "hello") as turn:
+            events = iter(turn)
+            next(events)
+            store.cut_off = cut_off
+            list(events)
+        assert [turn.status for turn in sessions.turns("k")] == [status]
+        assert [message.text for message in sessions.history("k")] == ["hello", "one two"]
+
+
+def test_two_janitors_do_not_get_in_each_others_way(url: str) -> None:
+    """Whoever is second leaves it."""
+    clock = Clock()
+
+    class Slow(SQLStore):
+        def running(self, **arguments: Any) -> list[Any]:
+            found = super().running(**arguments)
+            assert len(SessionManager(quick, DemoProvider(), clock=clock).recover()) == 1
+            return found
+
+    with SQLStore(url) as quick, Slow(url) as slow:
+        hanging = manager(quick, clock=clock).stream("k", "hello")
+        hanging.__enter__()
+        clock.advance(601)
+        assert SessionManager(slow, DemoProvider(), clock=clock).recover() == []
+        hanging.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("broken_from", [1, 2])
+def test_a_store_that_always_conflicts_is_given_up(url: str, broken_from: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its own error, at the turn's beginning or at its end."""
+    monkeypatch.setattr("fsm.driver.TRIES", 3)
+    monkeypatch.setattr("fsm.driven.TRIES", 3)
+
+    class Stubborn(SQLStore):
+        commits = 0
+
+        def commit(self, step: Step) -> None:
+            self.commits += 1
+            if self.commits >= broken_from:
+                raise Conflict("always", step.before.key)
+            super().commit(step)
+
+    with Stubborn(url) as store, pytest.raises(Conflict, match="always"):
+        manager(store, ANSWER).send("k", "hello")
+    assert store.commits == broken_from + 2
+
+
+def test_a_refused_interrupt_is_told_with_what_caused_it(url: str) -> None:
+    """The write that failed is never swallowed (G16), and neither is what came before."""
+
+    class Refusing(SQLStore):
+        def commit(self, step: Step) -> None:
+            if step.before.version:
+                raise StoreError("no", step.before.key)
+            super().commit(step)
+
+    with Refusing(url) as store:
+        with pytest.raises(StoreError) as caught:
+            manager(store, [TextDelta("a"), RuntimeError()]).send("k", "hello")
+        assert isinstance(caught.value.__cause__, ProviderError)
+        assert caught.value.reply.text == "a"
+    with Refusing(f"{url}2") as store:
+        with pytest.raises(KeyboardInterrupt) as interrupted:
+            manager(store, [KeyboardInterrupt()]).send("k", "hello")
+        assert interrupted.value.__notes__ == ["conversation 'k': no"]

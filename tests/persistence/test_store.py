@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from peewee import SqliteDatabase
 
@@ -135,7 +135,11 @@ def test_what_is_committed_is_read_back_equal(store: SQLStore) -> None:
     assert [m.number for m in store.turn_messages(conversation, first)] == [1, 2, 3]
 
 
-@given(value=JSON, text=st.text(min_size=1), data=st.none() | st.dictionaries(st.text(max_size=3), JSON, max_size=2))
+ANY_TEXT = st.text(st.characters(exclude_categories=()), min_size=1)
+
+
+@given(value=JSON, text=ANY_TEXT, data=st.none() | st.dictionaries(st.text(max_size=3), JSON, max_size=2))
+@example(value=0, text="half of \ud83d and a NUL \0", data=None)
 def test_any_json_and_any_text_a_provider_sends_is_read_back_equal(value: Any, text: str, data: Any) -> None:
     """NUL characters, lone surrogates, any language."""
     with SQLStore("sqlite:///:memory:") as store:
@@ -346,6 +350,36 @@ def test_a_writer_waits_for_another_as_long_as_it_was_told(url: str) -> None:
         other.close()
         store.commit(begin(NEW))
         assert store.load("k") is not None
+
+
+def test_a_writer_goes_on_as_soon_as_the_other_is_done(url: str) -> None:
+    """Also where SQLite's own busy handler gives up at once: on a database that is being recovered or converted."""
+    with SQLStore(url) as store:
+        other = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None, check_same_thread=False)
+        other.execute("BEGIN IMMEDIATE")
+        store._database.execute_sql("PRAGMA busy_timeout = 0")
+        timer = threading.Timer(0.05, other.execute, ["ROLLBACK"])
+        timer.start()
+        store.commit(begin(NEW))
+        timer.join(timeout=30)
+        other.close()
+        assert store.load("k") is not None
+
+
+@pytest.mark.parametrize("where", ["file", "memory"])
+def test_a_full_disk_refuses_the_step_and_loses_nothing(url: str, where: str) -> None:
+    """SQLite may have rolled back by itself; the next step that fits is fine."""
+    with SQLStore(url if where == "file" else "sqlite:///:memory:") as store:
+        conversation = committed(store, begin)
+        pages = store._database.pragma("page_count")
+        store._database.pragma("max_page_count", pages)
+        long = Answer((("assistant", (text_block("x" * 100_000),), None),))
+        with pytest.raises(StoreError, match="database or disk is full"):
+            store.commit(finish(conversation, Result(), long))
+        assert store.load("k") == conversation
+        store._database.pragma("max_page_count", pages + 100)
+        store.commit(finish(conversation, Result(), long))
+        assert len(store.messages(conversation)) == 2
 
 
 def test_closing_closes_the_connections_of_all_threads(url: str) -> None:
