@@ -1,0 +1,52 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Each sets up what it needs by itself, in .venv,
+# with nothing but Python 3.11 or newer and PyPI. The second run is quick: a stamp remembers what is installed.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint docs
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(VENV)/.with-cli ## watch a conversation outlive its provider session
+	@$(BIN)/conversation-fsm demo
+
+test: $(VENV)/.with-dev ## run every test and doctest, with branch coverage
+	@$(BIN)/python -m pytest -n auto --doctest-modules --cov --cov-config=setup.cfg --cov-report=term fsm persistence tests
+
+lint: $(VENV)/.with-dev ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: $(VENV)/.with-dev ## build the documentation into docs/_build/html and run its doctests
+	$(BIN)/python -m sphinx -q -W -n --keep-going -b html docs docs/_build/html
+	$(BIN)/python -m sphinx -q -W -n --keep-going -b doctest docs docs/_build/doctest
+	@echo "The documentation is in docs/_build/html/index.html"
+
+# One stamp a set of dependencies. `dev` contains `cli`, so it brings that stamp too.
+
+$(VENV)/.with-cli: pyproject.toml | $(VENV)/.created
+	@echo "==> installing the library and its command line into $(VENV)"
+	$(PIP) install -e '.[cli]'
+	@touch $@
+
+$(VENV)/.with-dev: pyproject.toml | $(VENV)/.created
+	@echo "==> installing the library and the tools to test and document it into $(VENV)"
+	$(PIP) install -e '.[dev]'
+	@touch $@ $(VENV)/.with-cli
+
+$(VENV)/.created:
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "There is no '$(PYTHON)' on the PATH; conversation-fsm needs Python 3.11 or newer." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "'$(PYTHON)' is $$($(PYTHON) --version 2>&1); conversation-fsm needs Python 3.11 or newer." >&2; \
+	  echo "Name another one, for example: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "==> creating a virtual environment in $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
