@@ -6,10 +6,11 @@ answers go to stdout and everything else to stderr, so that a program can read w
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,10 +20,13 @@ from fsm.cli.rendering import is_terminal, one_line, waiting, write, write_json
 from fsm.errors import CorruptRecord, FSMError
 from fsm.manager import SessionManager
 from fsm.provider import Provider
-from fsm.providers import DemoProvider
+from fsm.providers import AnthropicMessages, DemoProvider
 from fsm.records import TurnStatus
 from fsm.results import Result, TextDelta
 from fsm.turn import Reply
+
+if TYPE_CHECKING:
+    from anthropic import Anthropic
 
 __all__ = ["chat"]
 
@@ -53,8 +57,7 @@ def chat(
     line of its own.
     """
     given: Provider | None = ctx.obj
-    provider = given or _provider(name, model)
-    with options.opened(url, provider) as manager:
+    with nullcontext(given) if given else _provider(name, model) as provider, options.opened(url, provider) as manager:
         _recover(manager)
         speaker = _Speaker(manager, key, batch=batch, as_json=as_json)
         if is_terminal(sys.stdin, sys.stdout):
@@ -77,7 +80,9 @@ def _converse(speaker: _Speaker) -> int:
     return code
 
 
-def _provider(name: str | None, model: str | None) -> Provider:
+@contextmanager
+def _provider(name: str | None, model: str | None) -> Iterator[Provider]:
+    """The provider that is asked for, or that there is a key for; closed afterwards."""
     has_key = any(os.environ.get(variable) for variable in KEYS)
     if name == "anthropic" and not has_key:
         raise Failure(f"--provider anthropic needs a key; set {KEYS[0]}, or use --provider demo", USAGE)
@@ -86,11 +91,21 @@ def _provider(name: str | None, model: str | None) -> Provider:
             raise Failure(f"--model is for the anthropic provider, which needs {KEYS[0]}", USAGE)
         if name is None:
             _note(f"no {KEYS[0]} is set, so the demo provider answers")
-        return DemoProvider()
-    from fsm.providers import AnthropicMessages
+        yield DemoProvider()
+        return
+    with _client() as client:
+        yield AnthropicMessages(model=model or MODEL, max_tokens=MAX_TOKENS, client=client)
 
-    provider: Provider = AnthropicMessages(model=model or MODEL, max_tokens=MAX_TOKENS)
-    return provider
+
+def _client() -> Anthropic:
+    from anthropic import Anthropic
+
+    try:
+        return Anthropic()
+    except Exception as error:  # the SDK's errors and those of its HTTP client have no base of their own
+        raise Failure(
+            f"the Anthropic client can't be made ({type(error).__name__}); check the variables ANTHROPIC_…", USAGE
+        ) from error
 
 
 def _recover(manager: SessionManager) -> None:
@@ -106,7 +121,7 @@ def _recover(manager: SessionManager) -> None:
 
 def _typed() -> Iterator[str]:
     """The lines that a person types."""
-    with contextlib.suppress(ImportError):
+    with suppress(ImportError):
         import readline  # noqa: F401  # input() edits lines with it
     while True:
         try:
