@@ -1,0 +1,140 @@
+"""``demo``: the main job on real input, told as it happens and checked as it is told.
+
+Two real processes share one database. The first one's provider sessions die with it, and the second finds that out
+from the provider's answer. Then results that the real Claude CLI printed are played through the machine. It needs no
+network and no key, and fails if anything comes out differently from what it tells.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import click
+
+from fsm.cli import documents, options
+from fsm.cli.errors import EXIT_CODES, TURN_FAILED, Failure
+from fsm.cli.rendering import one_line
+from fsm.manager import SessionManager
+from fsm.providers import DemoProvider
+from fsm.records import Transition
+from fsm.results import Result
+
+__all__ = ["demo"]
+
+KEY = "parcel"
+FIRST, SECOND = "Where is parcel 42?", "Has it moved since?"
+RECORDED = Path(__file__).with_name("claude-cli-results.jsonl")
+CHILD = "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from fsm.__main__ import main; main()"
+"""The command line in another process, importing what this process imports, wherever that was started."""
+PATH = "fresh → active → stale → fresh → active"
+EXPECTED = {
+    "an ordinary answer": "succeeded: active → active",
+    "resume of a session that no longer exists": "expired: active → stale",
+    "turn limit reached": "failed: active → active",
+    "the API answers 429": "failed: active → active",
+    "the API answers 401": "failed: active → active",
+    "a person interrupts the running turn": "failed: active → active",
+}
+"""What each recorded result must do to a conversation that is active."""
+
+
+@click.command(epilog=EXIT_CODES)
+def demo() -> None:
+    """See a conversation survive the death of its provider session. Needs no key and no network."""
+    with TemporaryDirectory(prefix="conversation-fsm-") as folder:
+        _survive(Path(folder) / "demo.db")
+    click.echo()
+    _play_recorded()
+
+
+def _survive(database: Path) -> None:
+    _tell("A process talks to the AI. The provider's sessions live in the memory of that process.")
+    first = _talk(database, FIRST)
+    _check(first["state"] == "active" and not first["healed"], f"the first answer came as {first}")
+    _tell(f"The conversation is {first['state']} and holds {first['session_id']}. The process ends, its sessions too.")
+    _tell("A second process takes the next message and resumes that session; the provider reports it dead.")
+    second = _talk(database, SECOND)
+    _check(second["healed"] and second["status"] == "succeeded", f"the second answer came as {second}")
+    _check(f"stored history I know that you said “{FIRST}”" in second["text"], "the history was not rebuilt")
+    _tell("The dead session was replaced within the turn, and the new one was told the stored history.")
+    with options.opened(f"sqlite:///{database}") as manager:
+        _prove(manager)
+
+
+def _talk(database: Path, message: str) -> dict[str, Any]:
+    """Let another process send a message, and read the JSON that it writes."""
+    click.echo(f"  you  {message}")
+    command = [sys.executable, "-c", CHILD, json.dumps(sys.path), "chat", "--provider", "demo", "--json"]
+    done = subprocess.run(  # noqa: S603  # ourselves, with arguments of our own
+        [*command, "--db", str(database), "--key", KEY],
+        input=message.encode(),
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    errors = done.stderr.decode(errors="replace").strip()
+    _check(done.returncode == 0, f"the process ended with {done.returncode}: {errors}")
+    reply: dict[str, Any] = json.loads(done.stdout)
+    click.echo(f"  AI   {one_line(reply['text'])}")
+    return reply
+
+
+def _prove(manager: SessionManager) -> None:
+    """The log tells the whole way, and the sessions are linked."""
+    story = documents.story(manager, KEY)
+    moves, sessions = manager.transitions(KEY), story["sessions"]
+    click.echo("  the log:")
+    for move in moves:
+        held = f"holds {move.session_id}" if move.session_id else "holds nothing"
+        click.echo(f"    {move.number}  turn {move.turn}  {_move(move):<26}{held:<22}{move.reason}")
+    way = " → ".join([moves[0].source, *(move.target for move in moves)])
+    _check(way == PATH, f"the log reads {way}")
+    _check([session["parent"] for session in sessions] == [None, 1], f"the sessions are {sessions}")
+    _check(len({session["session_id"] for session in sessions}) == 2, "the dead session was adopted again")
+    _check(len(manager.history(KEY)) == 4, "a message is missing")
+    _tell(f"{way}; session 2 is the child of session 1, and all four messages are stored.")
+
+
+def _play_recorded() -> None:
+    _tell("Results as the real Claude CLI printed them, each in an active conversation that holds their session:")
+    recorded = [json.loads(line) for line in RECORDED.read_text(encoding="utf-8").splitlines()]
+    _check([item["case"] for item in recorded] == list(EXPECTED), "the recorded results are not those of the story")
+    results = [(item["case"], Result.from_mapping(item["result"])) for item in recorded]
+    # Without healing, so that each result's own move can be seen.
+    provider = DemoProvider(script=_script(results))
+    with options.opened("sqlite:///:memory:", provider, heal=False) as manager:
+        for case, result in results:
+            manager.send(case, "hello").raise_for_error()
+            reply = manager.send(case, "go on")
+            did = _move(manager.transitions(case)[-1])
+            click.echo(f"  {case:<42}{did:<28}{reply.message}")
+            _check(did == EXPECTED[case], f"after {case!r} the machine did {did!r}, not {EXPECTED[case]!r}")
+            _check(reply.result is result, f"{case!r} was not answered with its recorded result")
+    _tell("Only the dead session was let go; every other error left it resumable.")
+
+
+def _script(results: list[tuple[str, Result]]) -> Iterator[list[Result]]:
+    """For each recorded result: an answer that binds the session it names, then the result."""
+    for _, result in results:
+        yield [Result(session_id=result.session_id)]
+        yield [result]
+
+
+def _move(transition: Transition) -> str:
+    return f"{transition.trigger}: {transition.source} → {transition.target}"
+
+
+def _tell(sentence: str) -> None:
+    click.echo(sentence)
+
+
+def _check(holds: object, otherwise: str) -> None:
+    """The story is what happened, or it is not told to its end."""
+    if not holds:
+        raise Failure(f"this is not how the story goes: {otherwise}", TURN_FAILED)

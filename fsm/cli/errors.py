@@ -1,0 +1,121 @@
+"""How a command ends: exit codes that mean something, and errors in one line.
+
+Whatever the library raises is told on stderr as ``error: …``, never with a traceback; so is an input or output that
+breaks. Ctrl-C is 130, a reader of the output that goes away 141, as if the signal had ended the command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import sys
+from typing import Any
+
+import click
+
+from fsm.cli.rendering import one_line
+from fsm.errors import (
+    Conflict,
+    ConversationBusy,
+    ConversationNotFound,
+    FSMError,
+    InvalidInput,
+    ProviderError,
+    StoreError,
+)
+from fsm.log import LOGGER
+
+__all__ = ["EXIT_CODES", "TURN_FAILED", "Application", "Failure", "exit_code", "report"]
+
+TURN_FAILED, USAGE, NOT_FOUND, BUSY, STORE, PROVIDER = range(1, 7)
+INTERRUPTED, UNREAD = 130, 141
+
+EXIT_CODES = """\b
+Exit codes:
+  0    all went well
+  1    a turn failed: a reply did not succeed
+  2    usage, or input that can't be used
+  3    not found
+  4    busy: another turn is running
+  5    the store refused
+  6    the provider broke its contract
+  130  interrupted with Ctrl-C
+  141  the reader of the output went away
+"""
+
+_CODES: tuple[tuple[type[FSMError], int], ...] = (
+    (ConversationNotFound, NOT_FOUND),
+    (ConversationBusy, BUSY),
+    (Conflict, BUSY),
+    (StoreError, STORE),
+    (ProviderError, PROVIDER),
+    (InvalidInput, USAGE),
+)
+
+
+class Failure(Exception):
+    """An error of the command line itself, told in one line.
+
+    Args:
+        message: what was wrong and what to do.
+        code: the exit code.
+    """
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Application(click.Group):
+    """A group whose commands may let every error of the library through."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command and end as this module promises."""
+        _prepare()
+        try:
+            return super().invoke(ctx)
+        except FSMError as error:
+            report(error)
+            ctx.exit(exit_code(error))
+        except Failure as error:
+            report(error)
+            ctx.exit(error.code)
+        except KeyboardInterrupt:
+            click.echo(err=True)
+            ctx.exit(INTERRUPTED)
+        except BrokenPipeError:
+            _silence()
+            ctx.exit(UNREAD)
+        except OSError as error:
+            _silence()
+            report(Failure(f"input or output failed: {error.strerror or error}", USAGE))
+            ctx.exit(USAGE)
+
+
+def exit_code(error: FSMError) -> int:
+    """The exit code for an error of the library."""
+    return next((code for kind, code in _CODES if isinstance(error, kind)), TURN_FAILED)
+
+
+def report(error: FSMError | Failure) -> None:
+    """Tell an error in one line on stderr."""
+    click.echo(f"error: {one_line(str(error))}", err=True)
+
+
+def _prepare() -> None:
+    """Output that a terminal's encoding lacks is escaped; errors are told by the commands, not also by the log."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if not LOGGER.handlers:
+        LOGGER.addHandler(logging.NullHandler())
+
+
+def _silence() -> None:
+    """Send what is still to be written to stdout nowhere, or Python would complain once more at its exit."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

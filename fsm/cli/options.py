@@ -1,0 +1,91 @@
+"""What the commands share: where the conversations are, which one is meant, how the output looks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from fsm.cli.errors import NOT_FOUND, USAGE, Failure
+from fsm.key import check_key
+from fsm.manager import SessionManager
+from fsm.provider import Provider
+from fsm.providers import DemoProvider
+
+__all__ = ["as_json", "at_most", "checked_key", "db", "key_argument", "key_option", "opened"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def checked_key(_: click.Context, __: click.Parameter, key: str | None) -> str | None:
+    """A callback for every option and argument that takes a key."""
+    return key if key is None else check_key(key)
+
+
+def _url(_: click.Context, __: click.Parameter, db: str) -> str:
+    """The URL of a database that is named by its path or by its URL."""
+    if not db:
+        raise Failure("--db is empty; name a file or a URL", USAGE)
+    return db if "://" in db else f"sqlite:///{db}"
+
+
+def db(command: F) -> F:
+    """``--db``: the database, as a URL."""
+    return click.option(
+        "--db",
+        "url",
+        metavar="PATH|URL",
+        envvar="CONVERSATION_FSM_DB",
+        default="conversations.db",
+        show_default=True,
+        show_envvar=True,
+        callback=_url,
+        help="The database: a.db, sqlite:///a.db, postgresql://…",
+    )(command)
+
+
+def as_json(command: F) -> F:
+    """``--json``: output for programs."""
+    return click.option("--json", "as_json", is_flag=True, help="Write JSON, for programs.")(command)
+
+
+def key_option(command: F) -> F:
+    """``--key``: the conversation."""
+    return click.option(
+        "--key", default="default", show_default=True, callback=checked_key, help="The conversation, by its key."
+    )(command)
+
+
+def key_argument(command: F) -> F:
+    """``KEY``: the conversation."""
+    return click.argument("key", callback=checked_key)(command)
+
+
+def at_most(what: str) -> Callable[[F], F]:
+    """``--limit``: how many."""
+    return click.option("--limit", type=click.IntRange(min=0), metavar="N", help=f"At most N {what}.")
+
+
+@contextmanager
+def opened(url: str, provider: Provider | None = None, *, heal: bool = True) -> Iterator[SessionManager]:
+    """A manager over a database.
+
+    Args:
+        url: the database.
+        provider: the AI. None: nothing is going to be said, so the database must be there already.
+        heal: whether a dead session is replaced within the turn that finds it dead.
+
+    Raises:
+        Failure: there is no such file.
+        StoreError: the database can't be used.
+    """
+    from persistence import SQLStore
+
+    path = url.removeprefix("sqlite:///")
+    if provider is None and path not in {url, "", ":memory:"} and not Path(path).exists():
+        raise Failure(f"there is no database file {path!r}; chat begins one, --db names another", NOT_FOUND)
+    with SQLStore(url) as store:
+        yield SessionManager(store, provider or DemoProvider(), heal=heal)
