@@ -6,10 +6,8 @@ breaks. Ctrl-C is 130, a reader of the output that goes away 141, as if the sign
 
 from __future__ import annotations
 
-import contextlib
 import io
 import logging
-import os
 import sys
 from typing import Any
 
@@ -86,10 +84,8 @@ class Application(click.Group):
             click.echo(err=True)
             ctx.exit(INTERRUPTED)
         except BrokenPipeError:
-            _silence()
             ctx.exit(UNREAD)
         except OSError as error:
-            _silence()
             report(Failure(f"input or output failed: {error.strerror or error}", USAGE))
             ctx.exit(USAGE)
 
@@ -111,11 +107,3 @@ def _prepare() -> None:
             stream.reconfigure(errors="backslashreplace")
     if not LOGGER.handlers:
         LOGGER.addHandler(logging.NullHandler())
-
-
-def _silence() -> None:
-    """Send what is still to be written to stdout nowhere, or Python would complain once more at its exit."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
