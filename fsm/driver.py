@@ -246,7 +246,7 @@ class Driver:
         Raises:
             ConversationNotFound: no turn was ever begun under it.
         """
-        conversation = await self.ports.call(self.store.load, key)
+        conversation = await self.ports.call(self.store.load, check_key(key))
         if conversation is None:
             raise ConversationNotFound("there is none of this key; a conversation begins with its first message", key)
         return conversation

@@ -127,8 +127,9 @@ def _create_private(path: Path) -> None:
     """Create the file readable by its owner only; SQLite gives its companions the same mode."""
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
         raise StoreError(
-            f"the database file {str(path)!r} can't be opened for writing: {error.strerror}; check the path and "
-            "who may write there"
+            f"the database file {str(path)!r} can't be opened for writing: {why}; "
+            "check the path and who may write there"
         ) from error

@@ -19,6 +19,7 @@ from peewee import IntegrityError, PeeweeException
 
 from fsm import effects as fx
 from fsm.errors import Conflict, FSMError, InvalidInput, StoreError
+from fsm.key import check_key
 from fsm.records import Conversation, Message, Session, Transition, Turn
 from persistence import rows
 from persistence.dialects import connect
@@ -294,7 +295,8 @@ class SQLStore:
 
     def conversations(self, *, limit: int | None = None, after: str | None = None) -> list[Conversation]:
         """The first ``limit`` conversations in the order of their keys, from the one after key ``after`` on."""
-        values = {"after": after or "", "limit": EVERYTHING if limit is None else limit}
+        after = "" if after is None else check_key(after)
+        values = {"after": after, "limit": EVERYTHING if limit is None else limit}
         return self._read("conversation", self._sql.conversations, values, rows.read_conversation)
 
     def running(self, *, until: datetime | None = None, limit: int = 100) -> list[Conversation]:

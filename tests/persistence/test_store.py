@@ -71,6 +71,13 @@ def committed(store: SQLStore, *steps: Any) -> Conversation:
     return conversation
 
 
+@pytest.fixture
+def sqlite_store(sqlite_url: str) -> Iterator[SQLStore]:
+    """A store on a file, for what only SQLite has."""
+    with SQLStore(sqlite_url) as store:
+        yield store
+
+
 def everything(url: str) -> dict[str, list[Any]]:
     """All rows of all tables, read past the store."""
     connection = sqlite3.connect(url.removeprefix("sqlite:///"))
@@ -152,28 +159,30 @@ def test_any_json_and_any_text_a_provider_sends_is_read_back_equal(value: Any, t
         assert store.turns(conversation)[0].usage == {"v": value}
 
 
-def test_a_step_from_an_old_snapshot_is_a_conflict_and_writes_nothing(store: SQLStore, url: str) -> None:
+def test_a_step_from_an_old_snapshot_is_a_conflict_and_writes_nothing(sqlite_store: SQLStore, sqlite_url: str) -> None:
     """The compare-and-swap."""
-    committed(store, begin)
-    before = everything(url)
+    committed(sqlite_store, begin)
+    before = everything(sqlite_url)
     for stale in (begin(NEW), begin(attrs.evolve(NEW, id=2)), finish(attrs.evolve(begin(NEW).after, version=7), DEAD)):
         with pytest.raises(Conflict, match="conversation 'k'"):
-            store.commit(stale)
-    assert everything(url) == before
+            sqlite_store.commit(stale)
+    assert everything(sqlite_url) == before
 
 
 @pytest.mark.parametrize("row", range(6))
-def test_a_step_that_the_database_refuses_half_way_is_not_there_at_all(store: SQLStore, url: str, row: int) -> None:
+def test_a_step_that_the_database_refuses_half_way_is_not_there_at_all(
+    sqlite_store: SQLStore, sqlite_url: str, row: int
+) -> None:
     """Whichever of its rows it is."""
-    conversation = committed(store, begin, lambda c: finish(c, Result(session_id="s-1")), begin)
-    before = everything(url)
+    conversation = committed(sqlite_store, begin, lambda c: finish(c, Result(session_id="s-1")), begin)
+    before = everything(sqlite_url)
     step = finish(conversation, DEAD)
     broken = attrs.evolve(step, effects=(*step.effects[:row], EndTurn(99, 1, TurnStatus.FAILED, State.FRESH, 1, NOW)))
     with pytest.raises(StoreError, match="conversation 'k': a row that this step changes is missing"):
-        store.commit(broken)
-    assert everything(url) == before
-    store.commit(step)
-    assert store.load("k") == step.after
+        sqlite_store.commit(broken)
+    assert everything(sqlite_url) == before
+    sqlite_store.commit(step)
+    assert sqlite_store.load("k") == step.after
 
 
 @pytest.mark.parametrize(
@@ -190,24 +199,24 @@ def test_a_step_that_the_database_refuses_half_way_is_not_there_at_all(store: SQ
         "UPDATE conversation SET version = 'many'",
     ],
 )
-def test_the_database_itself_refuses_rows_that_break_a_guarantee(store: SQLStore, sql: str) -> None:
+def test_the_database_itself_refuses_rows_that_break_a_guarantee(sqlite_store: SQLStore, sql: str) -> None:
     """Whoever writes them: one open session, one id, known words, known parents, columns of their types."""
-    committed(store, begin)
+    committed(sqlite_store, begin)
     with pytest.raises(Exception, match=r"constraint failed|cannot store TEXT"):
-        store._database.execute_sql(sql)
+        sqlite_store._database.execute_sql(sql)
 
 
-def test_one_running_turn_and_one_turn_for_an_idempotency_key(store: SQLStore) -> None:
+def test_one_running_turn_and_one_turn_for_an_idempotency_key(sqlite_store: SQLStore) -> None:
     """Partial unique indexes."""
-    committed(store, lambda c: begin(c, idempotency_key="i"))
+    committed(sqlite_store, lambda c: begin(c, idempotency_key="i"))
     copy = (
         "INSERT INTO turn SELECT conversation, 9, session, '{}', first_message, last_message, started_at, {}, subtype, "
         "is_error, session_id, errors, stop_reason, usage, cost_usd, http_status, healed, {}, {} FROM turn"
     )
     with pytest.raises(Exception, match=r"UNIQUE constraint failed: turn.conversation"):
-        store._database.execute_sql(copy.format("running", "NULL", "NULL", "NULL"))
+        sqlite_store._database.execute_sql(copy.format("running", "NULL", "NULL", "NULL"))
     with pytest.raises(Exception, match=r"UNIQUE constraint failed: turn.conversation, turn.idempotency_key"):
-        store._database.execute_sql(copy.format("failed", "1", "'fresh'", "idempotency_key"))
+        sqlite_store._database.execute_sql(copy.format("failed", "1", "'fresh'", "idempotency_key"))
 
 
 def test_a_violation_is_told_without_the_values_of_the_row(store: SQLStore) -> None:
@@ -274,23 +283,25 @@ def test_a_database_is_found_as_it_was_left(url: str) -> None:
         assert len(store.messages(left)) == 2
 
 
-def test_a_file_is_its_owners_only_and_runs_in_wal_mode_with_foreign_keys(store: SQLStore, url: str) -> None:
+def test_a_file_is_its_owners_only_and_runs_in_wal_mode_with_foreign_keys(
+    sqlite_store: SQLStore, sqlite_url: str
+) -> None:
     """The companions of the file too."""
-    committed(store, begin)
-    path = Path(url.removeprefix("sqlite:///"))
+    committed(sqlite_store, begin)
+    path = Path(sqlite_url.removeprefix("sqlite:///"))
     files = [path, path.with_name("chat.db-wal"), path.with_name("chat.db-shm")]
     assert [stat.S_IMODE(file.stat().st_mode) for file in files] == [0o600] * 3
-    assert store._database.pragma("journal_mode") == "wal"
-    assert store._database.pragma("foreign_keys") == 1
-    assert store._database.pragma("busy_timeout") == 10_000
+    assert sqlite_store._database.pragma("journal_mode") == "wal"
+    assert sqlite_store._database.pragma("foreign_keys") == 1
+    assert sqlite_store._database.pragma("busy_timeout") == 10_000
 
 
 @pytest.mark.parametrize(
     ("durability", "begun", "ended"), [("acknowledged", 1, 2), ("strict", 2, 2), ("relaxed", 1, 1)]
 )
-def test_durability_decides_which_commits_are_synced(url: str, durability: Any, begun: int, ended: int) -> None:
+def test_durability_decides_which_commits_are_synced(sqlite_url: str, durability: Any, begun: int, ended: int) -> None:
     """1 is NORMAL, which in WAL mode does not sync; 2 is FULL, which does."""
-    with SQLStore(url, durability=durability) as store:
+    with SQLStore(sqlite_url, durability=durability) as store:
         step = begin(NEW)
         store.commit(step)
         assert store._database.pragma("synchronous") == begun
@@ -298,9 +309,9 @@ def test_durability_decides_which_commits_are_synced(url: str, durability: Any, 
         assert store._database.pragma("synchronous") == ended
 
 
-def test_many_threads_may_use_one_store(url: str) -> None:
+def test_many_threads_may_use_one_store(sqlite_url: str) -> None:
     """A file, where each has its connection, or memory, where they take turns."""
-    for where in (url, "sqlite:///:memory:"):
+    for where in (sqlite_url, "sqlite:///:memory:"):
         with SQLStore(where) as store:
             threads = [
                 threading.Thread(
@@ -339,10 +350,10 @@ def test_two_writers_of_one_snapshot_one_conflict(url: str) -> None:
         assert sorted(outcomes) == ["committed", *["conflict"] * 7]
 
 
-def test_a_writer_waits_for_another_as_long_as_it_was_told(url: str) -> None:
+def test_a_writer_waits_for_another_as_long_as_it_was_told(sqlite_url: str) -> None:
     """Then the database can't be used, and nothing was written."""
-    with SQLStore(url, timeout=0.05) as store:
-        other = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+    with SQLStore(sqlite_url, timeout=0.05) as store:
+        other = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreError, match="database is locked"):
             store.commit(begin(NEW))
@@ -352,10 +363,10 @@ def test_a_writer_waits_for_another_as_long_as_it_was_told(url: str) -> None:
         assert store.load("k") is not None
 
 
-def test_a_writer_goes_on_as_soon_as_the_other_is_done(url: str) -> None:
+def test_a_writer_goes_on_as_soon_as_the_other_is_done(sqlite_url: str) -> None:
     """Also where SQLite's own busy handler gives up at once: on a database that is being recovered or converted."""
-    with SQLStore(url) as store:
-        other = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None, check_same_thread=False)
+    with SQLStore(sqlite_url) as store:
+        other = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None, check_same_thread=False)
         other.execute("BEGIN IMMEDIATE")
         store._database.execute_sql("PRAGMA busy_timeout = 0")
         timer = threading.Timer(0.05, other.execute, ["ROLLBACK"])
@@ -367,9 +378,9 @@ def test_a_writer_goes_on_as_soon_as_the_other_is_done(url: str) -> None:
 
 
 @pytest.mark.parametrize("where", ["file", "memory"])
-def test_a_full_disk_refuses_the_step_and_loses_nothing(url: str, where: str) -> None:
+def test_a_full_disk_refuses_the_step_and_loses_nothing(sqlite_url: str, where: str) -> None:
     """SQLite may have rolled back by itself; the next step that fits is fine."""
-    with SQLStore(url if where == "file" else "sqlite:///:memory:") as store:
+    with SQLStore(sqlite_url if where == "file" else "sqlite:///:memory:") as store:
         conversation = committed(store, begin)
         pages = store._database.pragma("page_count")
         store._database.pragma("max_page_count", pages)
@@ -382,9 +393,9 @@ def test_a_full_disk_refuses_the_step_and_loses_nothing(url: str, where: str) ->
         assert len(store.messages(conversation)) == 2
 
 
-def test_closing_closes_the_connections_of_all_threads(url: str) -> None:
+def test_closing_closes_the_connections_of_all_threads(sqlite_url: str) -> None:
     """Of those that still live."""
-    store = SQLStore(url)
+    store = SQLStore(sqlite_url)
     hold = threading.Event()
     ready = threading.Event()
 
@@ -413,6 +424,7 @@ def test_closing_closes_the_connections_of_all_threads(url: str) -> None:
         ("mysql://user:password@host/db", "unknown database scheme 'mysql'"),
         ("sqlite://chat.db", "two slashes; a file takes three: sqlite:///chat.db"),
         ("sqlite:////no/such/folder/chat.db", "'/no/such/folder/chat.db' can't be opened for writing: No such file"),
+        ("sqlite:///a\0b", "can't be opened for writing: embedded null byte"),
         ("sqlite:////", "can't be opened for writing: Is a directory"),
     ],
 )
@@ -487,24 +499,24 @@ CORRUPTIONS = {
     ("table", "column", "value", "read"), [(table, *one) for table, some in CORRUPTIONS.items() for one in some]
 )
 def test_a_corrupt_row_is_named_and_not_handed_on(
-    store: SQLStore, table: str, column: str, value: str, read: Any
+    sqlite_store: SQLStore, table: str, column: str, value: str, read: Any
 ) -> None:
     """Table and row, and what to do."""
     conversation = committed(
-        store, lambda c: begin(c, idempotency_key="i"), lambda c: finish(c, Result(session_id="s"))
+        sqlite_store, lambda c: begin(c, idempotency_key="i"), lambda c: finish(c, Result(session_id="s"))
     )
-    store._database.execute_sql(f"UPDATE {table} SET {column} = {value}")
+    sqlite_store._database.execute_sql(f"UPDATE {table} SET {column} = {value}")
     with pytest.raises(CorruptRecord, match=f"of table {table} is corrupt .*restore it from a backup"):
-        read(store, conversation)
+        read(sqlite_store, conversation)
 
 
-def test_a_row_that_breaks_g1_is_corrupt_even_if_the_database_let_it_pass(store: SQLStore) -> None:
+def test_a_row_that_breaks_g1_is_corrupt_even_if_the_database_let_it_pass(sqlite_store: SQLStore) -> None:
     """Constraints can be switched off."""
-    committed(store, begin)
-    store._database.execute_sql("PRAGMA ignore_check_constraints = 1")
-    store._database.execute_sql("UPDATE conversation SET session_id = 's'")
+    committed(sqlite_store, begin)
+    sqlite_store._database.execute_sql("PRAGMA ignore_check_constraints = 1")
+    sqlite_store._database.execute_sql("UPDATE conversation SET session_id = 's'")
     with pytest.raises(CorruptRecord, match="of table conversation"):
-        store.load("k")
+        sqlite_store.load("k")
 
 
 def plans(statements: Statements, database: SqliteDatabase) -> Iterator[tuple[str, str]]:
@@ -515,9 +527,9 @@ def plans(statements: Statements, database: SqliteDatabase) -> Iterator[tuple[st
         yield name, " / ".join(row[3] for row in found)
 
 
-def test_no_statement_scans_a_table_or_sorts(store: SQLStore) -> None:
+def test_no_statement_scans_a_table_or_sorts(sqlite_store: SQLStore) -> None:
     """So that the cost of a turn does not grow."""
-    for name, plan in plans(store._sql, store._database):
+    for name, plan in plans(sqlite_store._sql, sqlite_store._database):
         assert "TEMP B-TREE" not in plan, (name, plan)
         assert "SCAN" not in plan or name == "running", (name, plan)
         assert "SCAN" not in plan or "conversation_running" in plan, (name, plan)
