@@ -115,7 +115,8 @@ def well_formed(result: st.SearchStrategy[Result]) -> st.SearchStrategy[Act]:
 
 
 ACTS = st.one_of(
-    *[well_formed(RESULTS)] * 4,
+    *[well_formed(RESULTS)] * 3,
+    DEATHS.map(lambda result: Act((result,))),
     st.builds(Act, SAID, st.booleans()),
     well_formed(RESULTS).map(lambda act: Act((*act.events, TextDelta("after")))),
 )
