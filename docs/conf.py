@@ -65,9 +65,6 @@ nitpick_ignore_regex = [
     ("py:.*", r"(anthropic|transitions)\..*"),
     ("py:.*", r"(datetime|timedelta|optional|LookupError|ValueError|Exception|StrEnum|Protocol|TracebackType)"),
 ]
-nitpick_ignore = [
-    ("py:class", "fsm.AsyncSessionManager"),  # announced by the protocol of its providers; not built yet
-]
 
 
 def generate(app: Sphinx) -> None:

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mappi
 from contextlib import AbstractContextManager, asynccontextmanager
 from datetime import datetime
 from functools import partial
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -91,9 +91,14 @@ class _Ports:
 class AsyncStreamedTurn(DrivenTurn):
     """A running turn whose events are read with ``async for``; see :meth:`AsyncSessionManager.stream`."""
 
-    async def __aiter__(self) -> AsyncIterator[Event]:
-        while (event := await self.pull()) is not None:
-            yield event
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        event = await self.pull()
+        if event is None:
+            raise StopAsyncIteration
+        return event
 
 
 class AsyncSessionManager:

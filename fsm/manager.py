@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar
 
 from fsm.content import Content
 from fsm.context import ContextWindow
@@ -81,9 +81,14 @@ class _Ports:
 class StreamedTurn(DrivenTurn):
     """A running turn whose events are read by iterating over it; see :meth:`SessionManager.stream`."""
 
-    def __iter__(self) -> Iterator[Event]:
-        while (event := _run(self.pull())) is not None:
-            yield event
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Event:
+        event = _run(self.pull())
+        if event is None:
+            raise StopIteration
+        return event
 
 
 class SessionManager:

@@ -64,7 +64,11 @@ class SQLStore:
         self._dialect = connect(url, timeout=timeout)
         self._database = self._dialect.database
         self._sql = Statements(self._database)
-        self._persistently(lambda _: migrate(self._dialect), None)
+        try:
+            self._persistently(lambda _: migrate(self._dialect), None)
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Close all connections."""

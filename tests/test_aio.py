@@ -1,0 +1,279 @@
+"""The asynchronous manager, on asyncio and on trio: what differs from its twin, and what a cancellation leaves."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from fsm import (
+    AsyncSessionManager,
+    ConversationBusy,
+    InvalidInput,
+    ProviderError,
+    Request,
+    Result,
+    State,
+    TextDelta,
+    TurnStatus,
+)
+from fsm.aio import _Ports
+from fsm.providers import DemoProvider
+from fsm.results import EXPIRED
+from persistence import SQLStore
+
+pytestmark = pytest.mark.anyio
+
+ANSWER = [TextDelta("one "), TextDelta("two"), Result(session_id="s-1")]
+DEAD = [Result(subtype=EXPIRED, is_error=True, session_id="s-1")]
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    """Each event loop in turn."""
+    return request.param
+
+
+@pytest.fixture
+def store(sqlite_url: str) -> Iterator[SQLStore]:
+    """A store on a file."""
+    with SQLStore(sqlite_url) as store:
+        yield store
+
+
+class Polite(DemoProvider):
+    """A provider that lets others run between any two events, and notes what became of its answers."""
+
+    def __init__(self, *script: Any) -> None:
+        super().__init__(script)
+        self.closed = 0
+
+    async def astream(self, request: Request) -> AsyncIterator[Any]:
+        try:
+            for event in self.stream(request):
+                await anyio.lowlevel.checkpoint()
+                yield event
+            await anyio.lowlevel.checkpoint()
+        finally:
+            self.closed += 1
+
+
+async def test_a_dead_session_is_healed_within_the_turn(store: SQLStore) -> None:
+    """As the synchronous twin does it."""
+    provider = DemoProvider()
+    manager = AsyncSessionManager(store, provider)
+    await manager.send("k", "my name is Ada")
+    provider.forget()
+    reply = await manager.send("k", "what is my name?")
+    assert "“my name is Ada”" in reply.text
+    assert (reply.healed, reply.state) == (True, State.ACTIVE)
+    assert [session.parent for session in await manager.sessions("k")] == [None, 1]
+    assert [move.target for move in await manager.transitions("k")][1:] == [State.STALE, State.FRESH, State.ACTIVE]
+    assert [message.role for message in await manager.history("k", limit=2)] == ["user", "assistant"]
+    assert [turn.healed for turn in await manager.turns("k")] == [False, True]
+    assert [conversation.key for conversation in await manager.conversations()] == ["k"]
+    assert (await manager.reset("k")).state is State.FRESH
+    assert await manager.recover() == []
+
+
+async def test_a_stream_is_read_with_async_for_and_may_be_left(store: SQLStore) -> None:
+    """The provider is closed, and the text kept."""
+    provider = Polite(ANSWER, ANSWER)
+    manager = AsyncSessionManager(store, provider)
+    async with manager.stream("k", "hello") as turn:
+        assert [event async for event in turn] == ANSWER
+    assert turn.reply.text == "one two"
+    async with manager.stream("k", "again") as turn:
+        async for _ in turn:
+            break
+    assert (turn.reply.status, turn.reply.text, provider.closed) == (TurnStatus.INTERRUPTED, "one ", 2)
+
+
+async def test_a_synchronous_provider_is_read_in_threads(store: SQLStore) -> None:
+    """And closed there."""
+    threads: list[threading.Thread] = []
+
+    class Synchronous:
+        name = "synchronous"
+
+        def stream(self, request: Request) -> Iterator[Any]:
+            try:
+                for event in ANSWER:
+                    threads.append(threading.current_thread())
+                    yield event
+            finally:
+                threads.append(threading.current_thread())
+
+    manager = AsyncSessionManager(store, Synchronous())
+    assert (await manager.send("k", "hello")).text == "one two"
+    async with manager.stream("k", "again") as turn:
+        async for _ in turn:
+            break
+    assert len(threads) == 6
+    assert threading.main_thread() not in threads
+
+
+async def test_a_synchronous_provider_may_be_left_before_it_was_asked(store: SQLStore) -> None:
+    """There is nothing to close."""
+
+    class Plain:
+        name = "plain"
+
+        def stream(self, request: Request) -> list[Any]:
+            return ANSWER
+
+    manager = AsyncSessionManager(store, Plain())
+    async with manager.stream("k", "hello"):
+        pass
+    async with manager.stream("k", "hello") as turn:
+        await turn.pull()
+    assert turn.reply.text == "one "
+
+
+async def test_no_more_turns_run_at_once_than_the_manager_was_told(store: SQLStore) -> None:
+    """Others wait for a place, whatever their conversation."""
+    running = most = 0
+
+    class Counting(Polite):
+        async def astream(self, request: Request) -> AsyncIterator[Any]:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            await anyio.sleep(0)
+            for event in ANSWER:
+                yield event
+            running -= 1
+
+    manager = AsyncSessionManager(store, Counting(), max_turns=3)
+    async with anyio.create_task_group() as tasks:
+        for number in range(12):
+            tasks.start_soon(manager.send, f"k{number}", "hello")
+    assert most == 3
+    assert len(await manager.conversations()) == 12
+
+
+async def test_many_turns_of_one_conversation_wait_for_each_other(store: SQLStore) -> None:
+    """`on_busy="wait"`: each is answered once, in the order in which they came."""
+    manager = AsyncSessionManager(store, Polite(*[ANSWER] * 8), on_busy="wait")
+    async with anyio.create_task_group() as tasks:
+        for number in range(8):
+            tasks.start_soon(manager.send, "k", f"{number}")
+            await anyio.lowlevel.checkpoint()
+    assert [turn.status for turn in await manager.turns("k")] == [TurnStatus.SUCCEEDED] * 8
+    said = [message.text for message in await manager.history("k") if message.role == "user"]
+    assert said == [str(number) for number in range(8)]
+
+
+async def test_a_busy_conversation_says_so(store: SQLStore) -> None:
+    """By default."""
+    manager = AsyncSessionManager(store, Polite(ANSWER))
+    async with manager.stream("k", "hello"):
+        with pytest.raises(ConversationBusy):
+            await manager.send("k", "me too")
+
+
+async def test_a_provider_that_raises_is_told(store: SQLStore) -> None:
+    """With what was said on the error."""
+    with pytest.raises(ProviderError, match="raised RuntimeError") as caught:
+        await AsyncSessionManager(store, Polite([TextDelta("a"), RuntimeError()])).send("k", "hello")
+    assert caught.value.reply.text == "a"
+
+
+@pytest.mark.parametrize("options", [{"provider": object()}, {"max_turns": 0}, {"threads": 0}, {"lease": 0}])
+async def test_a_manager_that_could_not_work_is_refused(store: SQLStore, options: dict[str, Any]) -> None:
+    """When it is made."""
+    with pytest.raises(InvalidInput):
+        AsyncSessionManager(store, **{"provider": DemoProvider(), **options})
+
+
+class Countdown(_Ports):
+    """Ports that cancel at the nth thing that is awaited, before or after it is done."""
+
+    def __init__(self, provider: Any, at: int, cancels: list[Callable[[], None]]) -> None:
+        super().__init__(provider, 4)
+        self.left = at
+        self._cancels = cancels
+
+    def _tick(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self._cancels[0]()
+
+    async def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self._tick()
+        result = await super().call(function, *args, **kwargs)
+        self._tick()
+        return result
+
+    async def events(self, request: Request) -> AsyncIterator[object]:  # type: ignore[override]
+        events = super().events(request)
+        try:
+            async for event in events:
+                self._tick()
+                await anyio.lowlevel.checkpoint()
+                yield event
+        finally:
+            await events.aclose()  # type: ignore[attr-defined]
+
+
+async def cancelled_at(
+    store: SQLStore, at: int, run: Callable[[Awaitable[Any], list[Callable[[], None]]], Awaitable[bool]]
+) -> bool:
+    """Cancel a turn that heals at its nth await; check what is left; whether it was reached at all."""
+    key = f"k{at}"
+    provider = Polite(ANSWER, DEAD, ANSWER, ANSWER)
+    manager = AsyncSessionManager(store, provider)
+    await manager.send(key, "hello")
+    cancels: list[Callable[[], None]] = []
+    manager._driver.ports = countdown = Countdown(provider, at, cancels)
+    came_through = await run(manager.send(key, "again"), cancels)
+    assert came_through == (countdown.left <= 0)
+    conversation = await AsyncSessionManager(store, provider).conversation(key)
+    assert conversation.running is None, f"cancelled at await {at}"
+    statuses = [turn.status for turn in store.turns(conversation)]
+    assert statuses[0] is TurnStatus.SUCCEEDED
+    assert set(statuses[1:]) <= {TurnStatus.INTERRUPTED, TurnStatus.SUCCEEDED}
+    answers = [message.text for message in store.messages(conversation) if message.turn == 2][1:]
+    assert answers in ([], ["one "], ["one two"])
+    reply = await AsyncSessionManager(store, Polite(ANSWER)).send(key, "and now")
+    assert reply.status is TurnStatus.SUCCEEDED
+    return countdown.left <= 0
+
+
+async def test_a_cancellation_at_any_await_ends_the_turn_and_comes_through(store: SQLStore) -> None:
+    """G9: each await of a turn that heals, in turn."""
+
+    async def in_scope(turn: Awaitable[Any], cancels: list[Callable[[], None]]) -> bool:
+        with anyio.CancelScope() as scope:
+            cancels.append(scope.cancel)
+            await turn
+            await anyio.lowlevel.checkpoint()
+        return scope.cancelled_caught
+
+    at = 1
+    while await cancelled_at(store, at, in_scope):
+        at += 1
+    assert at > 15
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_asyncios_own_cancel_at_any_await_ends_the_turn_and_comes_through(store: SQLStore) -> None:
+    """G9: `task.cancel()` goes through every shield, once."""
+
+    async def in_task(turn: Awaitable[Any], cancels: list[Callable[[], None]]) -> bool:
+        async def run() -> None:
+            await turn
+            await anyio.lowlevel.checkpoint()
+
+        task = asyncio.ensure_future(run())
+        cancels.append(task.cancel)
+        await asyncio.wait([task])
+        return task.cancelled()
+
+    at = 1
+    while await cancelled_at(store, at, in_task):
+        at += 1
+    assert at > 15
