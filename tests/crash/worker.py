@@ -13,18 +13,19 @@ import random
 import secrets
 import traceback
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 from unittest import mock
 
 import attrs
 from attrs import field, frozen
 
-from fsm import FSMError, Request, Result, SessionManager, TextDelta, TurnStatus
+from fsm import FSMError, Reply, Request, Result, SessionManager, StoreError, TextDelta, TurnStatus
 from fsm.content import text_of
 from fsm.effects import AddMessage, EndTurn, Step
 from fsm.results import EXPIRED, Event
 from persistence import SQLStore
+from persistence.store import Durability
 
 PROVIDER = "worker's"
 """The name of the workers' provider."""
@@ -43,6 +44,8 @@ class Job:
         turns: how many; None for as many as it can.
         lease, busy_timeout, timeout: the manager's and the store's.
         control: report before the commit.
+        durability: the store's.
+        again: send a message again if the store says that nothing of it was stored.
         owner: the name under which it runs turns, instead of one that tells its process.
     """
 
@@ -56,6 +59,8 @@ class Job:
     busy_timeout: float = 60.0
     timeout: float = 10.0
     control: bool = False
+    durability: Durability = "acknowledged"
+    again: bool = False
     owner: str | None = None
 
 
@@ -125,7 +130,7 @@ class Worker:
         try:
             with self._named():
                 getattr(self, self.job.role)()
-        except BaseException:
+        except BaseException:  # noqa: BLE001  # a worker has nobody else to tell
             with suppress(OSError):
                 self.report("error", text=traceback.format_exc()[-3000:])
             return 1
@@ -143,7 +148,7 @@ class Worker:
     def store(self) -> SQLStore:
         """The store, opened in this process."""
         kind = HastyStore if self.job.control else SQLStore
-        store = kind(self.job.url, timeout=self.job.timeout)
+        store = kind(self.job.url, timeout=self.job.timeout, durability=self.job.durability)
         if isinstance(store, HastyStore):
             store.worker = self
         return store
@@ -195,9 +200,19 @@ class Worker:
         manager = self.manager(store, Moody(self))
         for number in itertools.islice(itertools.count(), self.job.turns):
             text = f"{self.job.name} {number}"
-            reply = manager.send(self.chance.choice(self.job.keys), text)
+            reply = self._send(manager, text)
             if not self.job.control:
                 self.acknowledge(reply.key, reply.turn, text, reply.text, reply.status)
+
+    def _send(self, manager: SessionManager, text: str) -> Reply:
+        key = self.chance.choice(self.job.keys)
+        while True:
+            try:
+                return manager.send(key, text)
+            except StoreError as error:
+                if not self.job.again or "Send the message again" not in str(error):
+                    raise
+                self.report("again", text=text)
 
     def acknowledge(self, key: str, turn: int, text: str, answer: str, status: TurnStatus) -> None:
         """Tell the world of a reply."""
@@ -205,7 +220,7 @@ class Worker:
 
     def _named(self) -> Any:
         owner = self.job.owner
-        return mock.patch("fsm.driver.name_owner", lambda: owner) if owner else mock.MagicMock()
+        return mock.patch("fsm.driver.name_owner", return_value=owner) if owner else nullcontext()
 
 
 class HastyStore(SQLStore):

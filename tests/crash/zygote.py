@@ -198,7 +198,7 @@ def serve(channel: socket.socket) -> None:
 
 def main() -> None:
     """Import what a worker imports late, and serve."""
-    import playhouse.migrations
+    import playhouse.migrations  # noqa: F401
 
     with suppress(ImportError):
         import persistence.postgresql  # noqa: F401
