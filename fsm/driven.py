@@ -13,7 +13,7 @@ import attrs
 
 from fsm import conversation as decide
 from fsm.content import Block
-from fsm.effects import Step
+from fsm.effects import StartTurn, Step
 from fsm.errors import Conflict, ConversationNotFound, FSMError, ProviderError, StoreError, TurnSuperseded
 from fsm.log import LOGGER, cleared
 from fsm.provider import Request
@@ -42,11 +42,12 @@ class DrivenTurn(RunningTurn):
 
     Args:
         driver: what drives it.
-        conversation: the snapshot after the turn was begun.
+        begun: the step that began the turn.
         content: the user's message.
     """
 
-    def __init__(self, driver: Driver, conversation: Conversation, content: tuple[Block, ...]) -> None:
+    def __init__(self, driver: Driver, begun: Step, content: tuple[Block, ...]) -> None:
+        conversation = begun.after
         super().__init__(
             conversation.key,
             conversation.turns,
@@ -55,6 +56,8 @@ class DrivenTurn(RunningTurn):
         )
         self._driver = driver
         self._conversation = conversation
+        self._steps = [begun]
+        self._begun = next(effect.turn for effect in begun.effects if isinstance(effect, StartTurn))
         self._content = content
         self._request: Request | None = None
         self._events: AsyncIterator[object] | None = None
@@ -152,19 +155,38 @@ class DrivenTurn(RunningTurn):
 
     async def _commit(self, decision: Callable[[], Awaitable[S]]) -> S:
         """Decide and commit, if there is anything to; when somebody else was first, load and decide again."""
-        for _ in range(TRIES):
-            step = await decision()
-            if step is None:
-                return step
+        conflict = Conflict("nobody was first yet", self.key)
+        for number in range(TRIES):
             try:
+                if number:
+                    self._conversation = await self._look_again()
+                step = await decision()
+                if step is None:
+                    return step
                 await self._driver.commit(step)
             except Conflict as error:
                 conflict = error
-                self._conversation = await self._driver.load(self.key)
             else:
                 self._conversation = step.after
+                self._steps.append(step)
                 return step
         raise conflict
+
+    async def _look_again(self) -> Conversation:
+        """The conversation as it stands; what the database has forgotten of this turn is stored again.
+
+        A server that crashes forgets commits that it was not told to sync: all of a turn but its end, if the store is
+        not a strict one. If nothing else has happened since, the very same steps can be stored once more.
+        """
+        found = await self._driver.ports.call(self._driver.store.load, self.key)
+        for number, step in enumerate(self._steps):
+            if step.before == found or (found is None and step.before.version == 0):
+                for forgotten in self._steps[number:]:
+                    await self._driver.ports.call(self._driver.store.commit, forgotten)
+                fields = {"conversation": self.key, "turn": self.number, "version": step.before.version}
+                LOGGER.warning("store.restore_completed", extra=fields)
+                return self._steps[-1].after
+        return found or await self._driver.load(self.key)
 
     async def _keep_lease(self) -> None:
         settings, running = self._driver.settings, self._conversation.running
@@ -229,6 +251,7 @@ class DrivenTurn(RunningTurn):
     async def withdraw(self) -> None:
         """Take back a turn whose begin was cut off, so that nobody knows whether it was stored."""
         self._is_finishing = True
+        self._steps.clear()
         try:
             await self._interrupt()
         except (StoreError, ConversationNotFound):
@@ -267,9 +290,16 @@ class DrivenTurn(RunningTurn):
         answer = self.answer()
         resumed = None if self._request is None else self._request.session_id
         named = None if answer.result is None else answer.result.session_id
-        self._over(TurnStatus.SUPERSEDED)
+        reply = self._over(TurnStatus.SUPERSEDED)
 
         async def keep() -> Step | None:
+            if not await self._is_stored():
+                raise StoreError(
+                    f"the database has lost the beginning of turn {self.number}, as a server that crashes may, and "
+                    "another turn has taken its place; nothing of it is stored. Send the message again",
+                    self.key,
+                    reply,
+                )
             return decide.late(
                 self._conversation,
                 turn=self.number,
@@ -280,6 +310,14 @@ class DrivenTurn(RunningTurn):
             )
 
         await self._commit(keep)
+
+    async def _is_stored(self) -> bool:
+        """Whether the turn that has this number is this one."""
+        before = self.number + 1
+        found = await self._driver.ports.call(self._driver.store.turns, self._conversation, limit=1, before=before)
+        return [(turn.first_message, turn.started_at) for turn in found] == [
+            (self._begun.first_message, self._begun.started_at)
+        ]
 
     async def _fail(self, error: BaseException) -> None:
         """End the turn because of an error, which the caller is going to get."""

@@ -132,10 +132,10 @@ class Driver:
             raise
         except BaseException:
             with self.ports.shield():
-                await kind(self, step.after, blocks).withdraw()
+                await kind(self, step, blocks).withdraw()
             raise
         LOGGER.debug("turn.run_started", extra={"conversation": key, "turn": number, "state": step.after.state.value})
-        return kind(self, step.after, blocks)
+        return kind(self, step, blocks)
 
     async def _stored_reply(self, conversation: Conversation, known: Turn, blocks: tuple[Block, ...]) -> Reply:
         """The reply of the turn that has this idempotency key (G13)."""

@@ -117,6 +117,14 @@ class SQLStore:
     def _commit(self, step: fx.Step, *, lost: bool) -> None:
         if lost and self._is_stored(step):
             return
+        try:
+            self._commit_once(step)
+        except Conflict:
+            # The lost commit may have been under way still, and it is what this one had to wait for.
+            if not (lost and self._is_stored(step)):
+                raise
+
+    def _commit_once(self, step: fx.Step) -> None:
         self._dialect.begin(synced=self._synced(step))
         try:
             self._write(step)
