@@ -7,17 +7,18 @@ the store once, and its provider is closed.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Self
 
 import attrs
 
 from fsm import conversation as decide
+from fsm.commits import Commits
 from fsm.content import Block
-from fsm.effects import StartTurn, Step
+from fsm.effects import Step
 from fsm.errors import Conflict, ConversationNotFound, FSMError, ProviderError, StoreError, TurnSuperseded
 from fsm.log import LOGGER, cleared
 from fsm.provider import Request
-from fsm.records import Conversation, TurnStatus
+from fsm.records import TurnStatus
 from fsm.results import Event, Result, TextDelta
 from fsm.states import State
 from fsm.turn import Reply, RunningTurn
@@ -26,11 +27,6 @@ if TYPE_CHECKING:
     from fsm.driver import Driver
 
 __all__ = ["DrivenTurn"]
-
-S = TypeVar("S", Step, Step | None)
-
-TRIES = 1000
-"""How often the end of a turn is decided again because somebody else was first; each time somebody else got on."""
 
 
 class _End:
@@ -55,9 +51,7 @@ class DrivenTurn(RunningTurn):
             heal=driver.settings.heal,
         )
         self._driver = driver
-        self._conversation = conversation
-        self._steps = [begun]
-        self._begun = next(effect.turn for effect in begun.effects if isinstance(effect, StartTurn))
+        self._commits = Commits(driver, begun)
         self._content = content
         self._request: Request | None = None
         self._events: AsyncIterator[object] | None = None
@@ -112,7 +106,7 @@ class DrivenTurn(RunningTurn):
                 self.exhausted()
             self.feed(event)
             if self.result is None:
-                await self._keep_lease()
+                await self._commits.keep_lease()
             elif self.should_heal:
                 await self._heal(self.result)
                 continue
@@ -125,7 +119,7 @@ class DrivenTurn(RunningTurn):
     async def _next(self) -> object:
         """The provider's next event, or ``_End``; whatever it raises becomes an error that names the conversation."""
         if self._request is None:
-            self._request = await self._driver.request(self._conversation, self._content)
+            self._request = await self._driver.request(self._commits.conversation, self._content)
         try:
             if self._events is None:
                 self._events = self._driver.ports.events(self._request)
@@ -153,94 +147,26 @@ class DrivenTurn(RunningTurn):
 
     # The store
 
-    async def _commit(self, decision: Callable[[], Awaitable[S]]) -> S:
-        """Decide and commit, if there is anything to; when somebody else was first, load and decide again."""
-        conflict = Conflict("nobody was first yet", self.key)
-        for number in range(TRIES):
-            try:
-                if number:
-                    self._conversation = await self._look_again()
-                step = await decision()
-                if step is None:
-                    return step
-                await self._driver.commit(step)
-            except Conflict as error:
-                conflict = error
-            else:
-                self._conversation = step.after
-                self._steps.append(step)
-                return step
-        raise conflict
-
-    async def _look_again(self) -> Conversation:
-        """The conversation as it stands; what the database has forgotten of this turn is stored again.
-
-        A server that crashes forgets commits that it was not told to sync: all of a turn but its end, if the store is
-        not a strict one. If nothing else has happened since, the very same steps can be stored once more.
-        """
-        found = await self._driver.ports.call(self._driver.store.load, self.key)
-        for number, step in enumerate(self._steps):
-            if step.before == found or (found is None and step.before.version == 0):
-                for forgotten in self._steps[number:]:
-                    await self._driver.ports.call(self._driver.store.commit, forgotten)
-                fields = {"conversation": self.key, "turn": self.number, "version": step.before.version}
-                LOGGER.warning("store.restore_completed", extra=fields)
-                return self._steps[-1].after
-        return found or await self._driver.load(self.key)
-
-    async def _keep_lease(self) -> None:
-        settings, running = self._driver.settings, self._conversation.running
-        if running is None or running.until - settings.clock() > settings.lease_length / 2:
-            return
-
-        async def extend() -> Step:
-            return decide.extend(
-                self._conversation,
-                turn=self.number,
-                owner=self._driver.owner,
-                now=settings.clock(),
-                lease=settings.lease_length,
-            )
-
-        await self._commit(extend)
-
     async def _heal(self, result: Result) -> None:
         fields = {"conversation": self.key, "turn": self.number}
         LOGGER.info("session.heal_started", extra=fields)
         await self._close_provider()
-
-        async def heal() -> Step:
-            return decide.heal(
-                self._conversation,
-                turn=self.number,
-                owner=self._driver.owner,
-                result=result,
-                now=self._driver.settings.clock(),
-                lease=self._driver.settings.lease_length,
-                dead=await self._driver.dead(self._conversation, result.session_id),
-            )
-
-        step = await self._commit(heal)
+        step = await self._commits.make(
+            decide.heal,
+            result.session_id,
+            owner=self._driver.owner,
+            result=result,
+            lease=self._driver.settings.lease_length,
+        )
         cleared(step, result)
         self._request = None
         self.retry()
 
     async def _finish(self, result: Result) -> None:
-        answer = self.answer()
         self._is_finishing = True
-
-        async def finish() -> Step:
-            return decide.finish(
-                self._conversation,
-                turn=self.number,
-                owner=self._driver.owner,
-                result=result,
-                answer=answer,
-                now=self._driver.settings.clock(),
-                dead=await self._driver.dead(self._conversation, result.session_id),
-            )
-
-        step = await self._commit(finish)
+        step = await self._commits.make(
+            decide.finish, result.session_id, owner=self._driver.owner, result=result, answer=self.answer()
+        )
         cleared(step, result)
         self._over(decide.status_of(result))
         extra = await self._next()
@@ -251,7 +177,7 @@ class DrivenTurn(RunningTurn):
     async def withdraw(self) -> None:
         """Take back a turn whose begin was cut off, so that nobody knows whether it was stored."""
         self._is_finishing = True
-        self._steps.clear()
+        self._commits.forget()
         try:
             await self._interrupt()
         except (StoreError, ConversationNotFound):
@@ -260,18 +186,8 @@ class DrivenTurn(RunningTurn):
     async def _interrupt(self) -> None:
         await self._close_provider()
         answer = attrs.evolve(self.answer(), result=None)
-
-        async def interrupt() -> Step:
-            return decide.interrupt(
-                self._conversation,
-                turn=self.number,
-                owner=self._driver.owner,
-                answer=answer,
-                now=self._driver.settings.clock(),
-            )
-
         try:
-            await self._commit(interrupt)
+            await self._commits.make(decide.interrupt, owner=self._driver.owner, answer=answer)
         except TurnSuperseded:
             if self._is_finishing:  # what was cut off may have been the return of its own commit
                 self._over(TurnStatus.SUPERSEDED)
@@ -286,38 +202,14 @@ class DrivenTurn(RunningTurn):
             self._over(TurnStatus.INTERRUPTED)
 
     async def _keep_late(self) -> None:
-        """Somebody else has ended the turn: keep what was said with it, outside the context (G10)."""
+        """Somebody else has ended the turn: keep what was said with it (G10)."""
         answer = self.answer()
-        resumed = None if self._request is None else self._request.session_id
-        named = None if answer.result is None else answer.result.session_id
         reply = self._over(TurnStatus.SUPERSEDED)
-
-        async def keep() -> Step | None:
-            if not await self._is_stored():
-                raise StoreError(
-                    f"the database has lost the beginning of turn {self.number}, as a server that crashes may, and "
-                    "another turn has taken its place; nothing of it is stored. Send the message again",
-                    self.key,
-                    reply,
-                )
-            return decide.late(
-                self._conversation,
-                turn=self.number,
-                answer=answer,
-                now=self._driver.settings.clock(),
-                resumed=resumed,
-                dead=await self._driver.dead(self._conversation, resumed, named),
-            )
-
-        await self._commit(keep)
-
-    async def _is_stored(self) -> bool:
-        """Whether the turn that has this number is this one."""
-        before = self.number + 1
-        found = await self._driver.ports.call(self._driver.store.turns, self._conversation, limit=1, before=before)
-        return [(turn.first_message, turn.started_at) for turn in found] == [
-            (self._begun.first_message, self._begun.started_at)
-        ]
+        try:
+            await self._commits.keep_late(answer, None if self._request is None else self._request.session_id)
+        except StoreError as error:
+            error.reply = reply
+            raise
 
     async def _fail(self, error: BaseException) -> None:
         """End the turn because of an error, which the caller is going to get."""
@@ -342,7 +234,7 @@ class DrivenTurn(RunningTurn):
         """The turn has ended; make its reply."""
         self._is_over = True
         self._driver.forget(self.key, self.number)
-        reply = self.end(self._conversation.state, status)
+        reply = self.end(self._commits.conversation.state, status)
         done = status is TurnStatus.SUCCEEDED
         fields = {
             "conversation": self.key,

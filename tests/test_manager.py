@@ -247,14 +247,14 @@ def test_waiting_turns_are_served_in_the_order_in_which_they_came(store: SQLStor
             thread = threading.Thread(target=sessions.send, args=("k", f"waiting {number}"))
             thread.start()
             others.append(thread)
-            while len(sessions._driver._queues._waiting.get("k", ())) <= number:
+            while len(sessions._driver._waiting._queues._waiting.get("k", ())) <= number:
                 pass
         list(turn)
     for thread in others:
         thread.join(timeout=30)
     said = [message.text for message in sessions.history("k") if message.role == "user"]
     assert said == ["first", "waiting 0", "waiting 1", "waiting 2"]
-    assert sessions._driver._queues._waiting == {}
+    assert sessions._driver._waiting._queues._waiting == {}
 
 
 def test_waiting_ends_with_its_timeout(store: SQLStore) -> None:
@@ -267,7 +267,7 @@ def test_waiting_ends_with_its_timeout(store: SQLStore) -> None:
 def test_who_waits_behind_others_for_too_long_is_told(store: SQLStore) -> None:
     """Even if it never was the first."""
     sessions = manager(store, ANSWER, on_busy="wait", busy_timeout=0.05)
-    with sessions._driver._queues.ticket("k"), pytest.raises(ConversationBusy, match="others have waited"):
+    with sessions._driver._waiting._queues.ticket("k"), pytest.raises(ConversationBusy, match="others have waited"):
         sessions.send("k", "second")
 
 
@@ -597,8 +597,8 @@ def test_two_janitors_do_not_get_in_each_others_way(url: str) -> None:
 @pytest.mark.parametrize("broken_from", [1, 2])
 def test_a_store_that_always_conflicts_is_given_up(url: str, broken_from: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its own error, at the turn's beginning or at its end."""
-    monkeypatch.setattr("fsm.driver.TRIES", 3)
-    monkeypatch.setattr("fsm.driven.TRIES", 3)
+    monkeypatch.setattr("fsm.waiting.TRIES", 3)
+    monkeypatch.setattr("fsm.commits.TRIES", 3)
 
     class Stubborn(SQLStore):
         commits = 0

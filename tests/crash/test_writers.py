@@ -1,6 +1,7 @@
 """Many writers at once: each turn is acknowledged once, and whoever lost its lease finishes nothing."""
 
 import signal
+import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -135,6 +136,13 @@ def test_g10_a_stopped_worker_whose_lease_is_taken_over_finishes_nothing_when_it
         assert [message.turn for message in context] == [2, 2]
 
 
+def until_dead(pid: int) -> None:
+    """Wait until a process that was killed has ended; its pipes are closed a little earlier."""
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(") ")[2][0] != "Z":
+        assert time.monotonic() < deadline
+
+
 @linux_only
 @pytest.mark.parametrize("buried", [True, False], ids=["buried", "zombie"])
 def test_g9_a_worker_that_was_killed_in_mid_turn_is_in_nobodys_way(zygote: Zygote, url: str, buried: bool) -> None:
@@ -145,6 +153,7 @@ def test_g9_a_worker_that_was_killed_in_mid_turn_is_in_nobodys_way(zygote: Zygot
     else:
         worker.signal(signal.SIGKILL)
         assert worker.take() is None
+        until_dead(worker.pid)
     with SQLStore(url) as store:
         assert SessionManager(store, Curious()).send("k", "the second").turn == 2
         statuses = [turn.status for turn in store.turns(store.load("k"))]
