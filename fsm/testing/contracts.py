@@ -50,9 +50,7 @@ def check_store(
     """
 
     make = _Named(make_store)
-    outcomes = run_contracts(
-        store_contracts.CONTRACTS, lambda: store_contracts.Bench(make, reopen, examples)
-    )
+    outcomes = run_contracts(store_contracts.CONTRACTS, lambda: store_contracts.Bench(make, reopen, examples))
     return _finished(Report(make.name, outcomes), raise_on_failure=raise_on_failure)
 
 

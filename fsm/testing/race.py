@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import os
 import pickle
+import random
 import subprocess
 import sys
 import time
@@ -16,8 +17,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
-
-import attrs
 
 from fsm import conversation as decide
 from fsm.content import text_block
@@ -70,6 +69,7 @@ def race(store: Store, name: str, count: int) -> None:
             lease=LEASE,
             abandoned=True,
         )
+        time.sleep(random.uniform(0, 0.002))  # noqa: S311  # so that others get in between; no secret
         try:
             store.commit(step)
         except Conflict:
@@ -86,7 +86,7 @@ def run_alone(store: Store) -> None:
         step = next_step(before)
         store.commit(step)
         _say(step.after.version)
-        before = attrs.evolve(step.after)
+        before = step.after
 
 
 def start(job: str, opener: Callable[[], Store], *args: Any) -> subprocess.Popen[str]:
@@ -120,7 +120,8 @@ def main() -> None:
     store = opener()
     _say("ready")
     sys.stdin.readline()
-    {"race": race, "run_alone": run_alone}[job](store, *args)
+    jobs: dict[str, Callable[..., None]] = {"race": race, "run_alone": run_alone}
+    jobs[job](store, *args)
     _say("done")
 
 

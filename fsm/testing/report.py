@@ -142,8 +142,8 @@ class ConformanceError(FSMError, AssertionError):
     Args:
         report: what was found.
 
-    >>> error = ConformanceError(Report("MyStore", (Outcome("keys", "any key", "failed", "no such key", ("load it",)),)))
-    >>> print(error)
+    >>> failed = Outcome("keys", "any key", "failed", "no such key", ("load it",))
+    >>> print(ConformanceError(Report("MyStore", (failed,))))
     MyStore breaks 1 of 1 contracts
     <BLANKLINE>
     keys: any key

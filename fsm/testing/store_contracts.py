@@ -25,7 +25,6 @@ from fsm.content import text_block
 from fsm.errors import Conflict, InvalidInput, StoreError
 from fsm.records import Conversation, Message, TurnStatus
 from fsm.results import Result
-from fsm.states import State
 from fsm.store import Store
 from fsm.testing import race
 from fsm.testing import store_scripts as s
@@ -161,8 +160,9 @@ def look_at_context(play: s.Play) -> None:
 
 def look_at_dead_ids(play: s.Play) -> None:
     for conversation in play.conversations():
-        for ids in ([], s.IDS[:2], s.IDS[2:]):
-            play.same("dead", conversation, list(ids))
+        for count in (0, 2):
+            play.same("dead", conversation, list(s.IDS[:count]))
+        play.same("dead", conversation, list(s.IDS[2:]))
 
 
 def look_at_idempotency(play: s.Play) -> None:
@@ -172,14 +172,38 @@ def look_at_idempotency(play: s.Play) -> None:
 
 
 def look_at_the_others(play: s.Play) -> None:
+    """What is read of a conversation changes only with a step of its own."""
     for conversation in play.conversations():
-        if conversation.key != play.acted:
-            play.same("load", conversation.key)
-            for rows in PAGED:
-                play.same(rows, conversation)
-            play.same("context", conversation, first_session=1, last_session=conversation.session, limit=None)
-            play.same("dead", conversation, list(s.IDS[:2]))
-            play.same("turn_by_idempotency_key", conversation, "i-1")
+        key = conversation.key
+        seen = play.attempt("a read", _everything, play.store, conversation)
+        if key != play.acted:
+            for what, was in play.noted[key].items():
+                play.compare(f"{what} of {key!r}", was, seen[what])
+        play.noted[key] = seen
+
+
+def _everything(store: Store, conversation: Conversation) -> dict[str, Any]:
+    rows = {name: list(getattr(store, name)(conversation)) for name in PAGED}
+    sessions = {"first_session": 1, "last_session": conversation.session}
+    return {
+        "load": store.load(conversation.key),
+        **rows,
+        "context": list(store.context(conversation, limit=None, **sessions)),
+        "dead": store.dead(conversation, list(s.IDS[:2])),
+        "turn_by_idempotency_key": store.turn_by_idempotency_key(conversation, "i-1"),
+    }
+
+
+OTHERS_TOUR: s.Script = [
+    s.Begin("a"),
+    s.End("a"),
+    s.Begin("b", idempotency_key="i-1"),
+    s.End("b", session_id="s-2"),
+    s.Begin("b"),
+    s.End("b", "expired", "s-1"),
+    s.Reset("b"),
+    *s.TOUR,
+]
 
 
 def look_at_lists(play: s.Play) -> None:
@@ -231,14 +255,14 @@ ODD_KEYS = (
 )
 """Keys that a store may confuse with one another, or be unable to write."""
 
-KEYS_TOUR = (*(s.Begin(key, text=f"I am {n}") for n, key in enumerate(ODD_KEYS)), *(s.End(key) for key in ODD_KEYS))
+KEYS_TOUR: s.Script = [*(s.Begin(key, text=f"I am {n}") for n, key in enumerate(ODD_KEYS)), *map(s.End, ODD_KEYS)]
 
 
 def look_at_keys(play: s.Play) -> None:
     for conversation in play.conversations():
         play.same("load", conversation.key)
-    if play.acted is not None and (conversation := play.reference.load(play.acted)) is not None:
-        play.same("messages", conversation)
+        if conversation.key == play.acted:
+            play.same("messages", conversation)
 
 
 # Contents
@@ -353,14 +377,12 @@ def atomicity(bench: Bench) -> None:
                 refused(play, step, told, StoreError, Conflict)
 
 
-def _said_before(conversation: Conversation) -> fx.Effect:
-    return fx.AddMessage(Message(1, 1, "user", (text_block("again"),), s.EPOCH))
-
-
 BAD_EFFECTS: dict[str, Callable[[Conversation], fx.Effect]] = {
-    "a message whose number is taken": _said_before,
+    "a message whose number is taken": lambda c: fx.AddMessage(
+        Message(c.messages, 1, "user", (text_block("again"),), s.EPOCH)
+    ),
     "the end of a turn that has ended": lambda c: fx.EndTurn(1, 1, TurnStatus.FAILED, c.state, 2, s.EPOCH),
-    "the end of a turn that never began": lambda c: fx.EndTurn(9, 1, TurnStatus.FAILED, State.FRESH, 2, s.EPOCH),
+    "the end of a turn that never began": lambda c: fx.EndTurn(9, 1, TurnStatus.FAILED, c.state, 2, s.EPOCH),
 }
 """Effects that no store can write after two turns, the second of them running."""
 
@@ -386,7 +408,9 @@ def stale_snapshots(bench: Bench) -> None:
 
 def retries(bench: Bench) -> None:
     """A step that was committed is a conflict the second time, and its rows are there once."""
-    for script in ([s.Begin()], [s.Begin(), s.End()], [s.Begin(), s.Reset()], [s.Begin(), s.Reset(), s.Late()]):
+    superseded: list[s.Action] = [s.Begin(), s.Reset()]
+    scripts: list[s.Script] = [[s.Begin()], [s.Begin(), s.End()], superseded, [*superseded, s.Late()]]
+    for script in scripts:
         with bench.store() as store:
             play = s.Play(store)
             step = None
@@ -537,8 +561,10 @@ def reopening(bench: Bench) -> None:
         raise _smallest(bench, s.TOUR, look)
 
 
-def _look_with(play: s.Play, store: Store) -> None:
-    first, play.store = play.store, store
+def _look_with(play: s.Play, again: Store) -> None:
+    """Compare what a second store reads with what the first one does."""
+    told, first = play.reference, play.store
+    play.reference, play.store = first, again
     play.story.append("the store is opened a second time")
     try:
         look_at_rows(play)
@@ -547,7 +573,7 @@ def _look_with(play: s.Play, store: Store) -> None:
         look_at_context(play)
         play.story.pop()
     finally:
-        play.store = first
+        play.reference, play.store = told, first
 
 
 def killing(bench: Bench) -> None:
@@ -634,7 +660,7 @@ CONTRACTS: tuple[Contract[Bench], ...] = (
     compared("dead ids", "an id that was reported dead is remembered (G2)", look_at_dead_ids),
     compared("idempotency", "a turn is found by its idempotency key (G13)", look_at_idempotency),
     Contract("lists", "conversations come by key, running ones by lease", lists),
-    compared("isolation", "a step of one conversation shows in no other", look_at_the_others),
+    compared("isolation", "a step of one conversation shows in no other", look_at_the_others, tour=OTHERS_TOUR),
     compared("keys", "any key of up to 512 characters names one conversation", look_at_keys, share=100, tour=KEYS_TOUR),
     Contract("contents", "any JSON and any text reads back equal", contents),
     Contract("atomicity", "a step is written whole or not at all (G16)", atomicity),

@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from enum import Enum
 from typing import Any, Literal, TypeAlias
 
 import attrs
@@ -216,6 +217,12 @@ def _said(text: str) -> Answer:
 class Play:
     """One script on its way.
 
+    Attributes:
+        reference: what the store is compared with.
+        story: what has happened so far, in words.
+        acted: the key of the conversation of the last step.
+        noted: a note for each key, for a look that compares one step with the next.
+
     Args:
         store: the store that is checked.
         prefix: put before each key, for a store that has seen other plays.
@@ -224,10 +231,11 @@ class Play:
 
     def __init__(self, store: Store, prefix: str = "", ids: Iterator[int] | None = None) -> None:
         self.store = store
-        self.reference = ReferenceStore()
+        self.reference: Store = ReferenceStore()
         self.now = EPOCH
         self.story: list[str] = []
         self.acted: str | None = None
+        self.noted: dict[str, Any] = {}
         self._prefix = prefix
         self._ids = ids or itertools.count(1)
 
@@ -331,8 +339,12 @@ def search(store: Store, look: Look, examples: int, tour: Script = TOUR) -> Scri
 def some(strategy: st.SearchStrategy[Any], examples: int) -> list[Any]:
     """So many values of a strategy, always the same ones."""
     values: list[Any] = []
+
+    def keep(value: Any) -> None:
+        values.append(value)
+
     if examples:
-        _quietly(examples)(given(strategy)(values.append))()
+        _quietly(examples)(given(strategy)(keep))()
     return values
 
 
@@ -358,9 +370,10 @@ def _smaller(script: Script) -> Iterator[Script]:
             if cut:
                 yield [*script[:start], *script[start + cut :]]
     for position, action in enumerate(script):
-        for field in attrs.fields(type(action)):
-            if getattr(action, field.name) != field.default:
-                simpler = attrs.evolve(action, **{field.name: field.default})
+        plain: Any = type(action)()
+        for name in plain.__match_args__:
+            if getattr(action, name) != getattr(plain, name):
+                simpler = attrs.evolve(action, **{name: getattr(plain, name)})
                 yield [*script[:position], simpler, *script[position + 1 :]]
 
 
@@ -391,10 +404,10 @@ def _difference(expected: object, found: object) -> str:
         number, pair = next((n, pair) for n, pair in enumerate(zip(expected, found, strict=True)) if pair[0] != pair[1])
         return f"[{number}] {_difference(*pair)}"
     if type(expected) is type(found) and attrs.has(type(expected)):
-        for field in attrs.fields(type(expected)):
-            left, right = getattr(expected, field.name), getattr(found, field.name)
+        for name in getattr(expected, "__match_args__", ()):
+            left, right = getattr(expected, name), getattr(found, name)
             if left != right:
-                return f"must have {field.name}={_short(left)} and has {_short(right)}"
+                return f"must have {name}={_short(left)} and has {_short(right)}"
     return f"must be {_short(expected)} and is {_short(found)}"
 
 
@@ -405,6 +418,8 @@ def _rows(rows: list[Any]) -> str:
 def _short(value: object) -> str:
     if isinstance(value, frozenset | set):
         return f"{{{', '.join(sorted(map(repr, value)))}}}"
+    if isinstance(value, Enum):
+        return str(value.value)
     if isinstance(value, datetime):
         return f"{value:%H:%M:%S}"
     for name in ("number", "key"):
