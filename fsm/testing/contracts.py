@@ -66,7 +66,8 @@ def check_provider(
     Each contract asks for a few answers, so a provider that costs money costs some.
 
     Args:
-        make_provider: makes a provider, for each contract.
+        make_provider: makes a provider, for each contract and way. It is closed afterwards if it has a method
+            ``close``, and on its event loop if it has ``aclose``.
         messages: what to say to it; it must answer each of them.
         unknown_id: a provider session id that it can't know, in the form in which it writes its ids.
         raise_on_failure: raise if a contract fails.

@@ -133,9 +133,13 @@ def _room(bench: Bench, way: Way) -> Iterator[Room]:
     if way == "stream":
         with bench.provider() as provider:
             yield Room(bench, provider, way, None)
-    else:
-        with start_blocking_portal() as portal, bench.provider() as provider:
+        return
+    with start_blocking_portal() as portal, bench.provider() as provider:
+        try:
             yield Room(bench, provider, way, portal)
+        finally:
+            if callable(getattr(provider, "aclose", None)):
+                portal.call(provider.aclose)
 
 
 @define

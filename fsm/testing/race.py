@@ -98,7 +98,11 @@ def start(job: str, opener: Callable[[], Store], *args: Any) -> subprocess.Popen
         Exception: the opener can't be pickled.
     """
     payload = base64.b64encode(pickle.dumps((opener, job, args))).decode()
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+    environment = {
+        **os.environ,
+        "HYPOTHESIS_NO_PLUGINS": "1",
+        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+    }
     process = subprocess.Popen(
         [sys.executable, "-c", "from fsm.testing.race import main; main()"],
         stdin=subprocess.PIPE,

@@ -630,8 +630,14 @@ def _is_ready(worker: subprocess.Popen[str]) -> None:
 
 
 def _line(worker: subprocess.Popen[str]) -> str:
+    """Its next line; nothing if it says none for so long that it is killed."""
     assert worker.stdout is not None  # noqa: S101  # it is a pipe
-    return worker.stdout.readline()
+    watchdog = threading.Timer(2 * race.PATIENCE, worker.kill)
+    watchdog.start()
+    try:
+        return worker.stdout.readline()
+    finally:
+        watchdog.cancel()
 
 
 def _go_on(worker: subprocess.Popen[str]) -> None:

@@ -9,6 +9,7 @@ is a script: :func:`smallest` drops what is not needed to show a deviation.
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -36,6 +37,9 @@ __all__ = ["TOUR", "Action", "Look", "Play", "Script", "deviation", "search", "s
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 LEASE = timedelta(seconds=60)
 OWNER = "worker"
+PATIENCE = 10.0
+"""How long to make one script smaller, in seconds."""
+
 IDS = ("s-1", "s-2", "s-3")
 
 Ending: TypeAlias = Literal["succeeded", "failed", "expired", "interrupted", "healed"]
@@ -193,7 +197,7 @@ TOUR: Script = (
     End(how="healed", session_id="s-2"),
     End(session_id="s-3", text="well"),
     Begin(text="fourth", idempotency_key="i-2"),
-    End(how="expired", session_id=None, text="not any more"),
+    End(how="expired", session_id="s-3", text="not any more"),
     Begin(text="fifth"),
     Reset(),
     Late(session_id="s-1"),
@@ -348,33 +352,48 @@ def some(strategy: st.SearchStrategy[Any], examples: int) -> list[Any]:
     return values
 
 
-def smallest(script: Script, fails: Callable[[Script], bool]) -> Script:
+def smallest(script: Script, fails: Callable[[Script], bool], patience: float = PATIENCE) -> Script:
     """Drop and simplify actions for as long as the script still fails.
+
+    Args:
+        script: a script that fails.
+        fails: whether another one does.
+        patience: after how many seconds to be content with what was found.
 
     >>> smallest([Begin(), Clock(7), Reset("b")], lambda script: any(isinstance(a, Clock) for a in script))
     [Clock(seconds=120)]
     """
-    smaller = True
-    while smaller:
-        smaller = False
-        for candidate in _smaller(script):
-            if fails(candidate):
-                script, smaller = candidate, True
-                break
+    deadline = time.monotonic() + patience
+    before: Script = []
+    while before != script:
+        before = script
+        for make_smaller in (_without, _simplified):
+            for position in (*range(len(script) - 1, -1, -1), *range(len(script) - 1, -1, -1)):
+                for smaller in make_smaller(script, position):
+                    if time.monotonic() > deadline:
+                        return script
+                    if fails(smaller):
+                        script = smaller
+                        break
     return script
 
 
-def _smaller(script: Script) -> Iterator[Script]:
-    for cut in (len(script) // 2, 4, 2, 1):
-        for start in range(len(script) - cut, -1, -1):
-            if cut:
-                yield [*script[:start], *script[start + cut :]]
-    for position, action in enumerate(script):
-        plain: Any = type(action)()
-        for name in plain.__match_args__:
-            if getattr(action, name) != getattr(plain, name):
-                simpler = attrs.evolve(action, **{name: getattr(plain, name)})
-                yield [*script[:position], simpler, *script[position + 1 :]]
+def _without(script: Script, position: int) -> Iterator[Script]:
+    """The script without what stands here, the most first."""
+    for cut in (8, 3, 1):
+        if position + cut <= len(script):
+            yield [*script[:position], *script[position + cut :]]
+
+
+def _simplified(script: Script, position: int) -> Iterator[Script]:
+    """The script with a simpler action here."""
+    if position >= len(script):
+        return
+    action = script[position]
+    plain: Any = type(action)()
+    for name in plain.__match_args__:
+        if getattr(action, name) != getattr(plain, name):
+            yield [*script[:position], attrs.evolve(action, **{name: getattr(plain, name)}), *script[position + 1 :]]
 
 
 def _quietly(examples: int) -> settings:

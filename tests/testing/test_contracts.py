@@ -6,7 +6,6 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from fsm.testing import store_scripts as s
 from persistence import SQLStore
 from persistence.models import TABLES
 from tests.providers.messages_server import Answer, MessagesServer, message, text
+from tests.testing.openers import forgetful, unopenable
 
 open_store = functools.partial(SQLStore, durability="relaxed")
 
@@ -88,30 +88,31 @@ class Answers:
         return message(text("Hello there."), id=f"msg_{next(self.numbers)}")
 
 
-@pytest.fixture
-def make_messages() -> Iterator[Callable[[], AnthropicMessages]]:
-    """Makes providers that talk to a server of our own."""
+class Messages(AnthropicMessages):
+    """A provider with clients of its own."""
+
+    def __init__(self, url: str) -> None:
+        options: dict[str, Any] = {"base_url": url, "api_key": "test", "max_retries": 0}
+        self.client = anthropic.Anthropic(**options, http_client=anthropic.DefaultHttpxClient(trust_env=False))
+        self.other = anthropic.AsyncAnthropic(**options, http_client=anthropic.DefaultAsyncHttpxClient(trust_env=False))
+        super().__init__(model="m", client=self.client, async_client=self.other)
+
+    def close(self) -> None:
+        self.client.close()
+
+    async def aclose(self) -> None:
+        await self.other.close()
+
+
+# The SDK leaves its generators to the loop when a stream is not read to its end.
+@pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")
+def test_the_messages_api_passes_all_that_can_be_asked_of_an_api_that_keeps_nothing() -> None:
+    """Its session is the transcript, so there are no unknown ids."""
     with MessagesServer() as server:
         server.answers = Answers()  # type: ignore[assignment]
-        options: dict[str, Any] = {"base_url": server.url, "api_key": "test", "max_retries": 0}
-        clients = []
-
-        def make() -> AnthropicMessages:
-            clients.append(anthropic.Anthropic(**options, http_client=anthropic.DefaultHttpxClient(trust_env=False)))
-            return AnthropicMessages(model="m", client=clients[-1])
-
-        yield make
-        for client in clients:
-            client.close()
-
-
-def test_the_messages_api_passes_all_that_can_be_asked_of_an_api_that_keeps_nothing(
-    make_messages: Callable[[], AnthropicMessages],
-) -> None:
-    """Its session is the transcript, so there are no unknown ids."""
-    report = check_provider(make_messages, raise_on_failure=False)
+        report = check_provider(lambda: Messages(server.url))
     assert [outcome.contract for outcome in report.skipped] == ["unknown ids", "new start"]
-    assert [(outcome.contract, outcome.why) for outcome in report.failed if outcome.contract != "twins"] == []
+    assert all("transcript" in outcome.why for outcome in report.skipped)
 
 
 # What is found, and how it is told
@@ -195,27 +196,11 @@ def test_a_store_of_one_thread_is_not_asked_to_serve_two() -> None:
     assert "two threads" in [outcome.contract for outcome in report.skipped]
 
 
-def unopenable() -> Store:
-    raise OSError("not here")
-
-
 def test_a_store_that_another_process_can_not_open_is_skipped_with_the_reason() -> None:
     """What the process said is the reason."""
     report = check_store(ReferenceStore, reopen=lambda _: unopenable, examples=0, raise_on_failure=False)
     (reason, *_) = [outcome.why for outcome in report.skipped]
     assert reason == "another process can't open it: OSError: not here"
-
-
-class Forgetful(SQLStore):
-    """A store that acknowledges before it writes."""
-
-    def commit(self, step: Any) -> None:
-        if step.after.version % 10:
-            super().commit(step)
-
-
-def forgetful(path: str) -> Store:
-    return Forgetful(path, durability="relaxed")
 
 
 def test_a_process_that_acknowledged_what_it_did_not_write_is_caught(tmp_path: Path) -> None:
@@ -298,7 +283,7 @@ def test_a_report_can_be_pickled() -> None:
 
 def test_importing_the_kit_needs_no_test_framework() -> None:
     """Hypothesis only."""
-    script = "import sys, fsm.testing, fsm.testing.mutants; print('pytest' in sys.modules, 'peewee' in sys.modules)"
+    script = "import sys; sys.modules['pytest'] = None; import fsm.testing.mutants; print('peewee' in sys.modules)"
     unmeasured = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, env=unmeasured)
-    assert done.stdout == "False False\n"
+    assert done.stdout == "False\n"
