@@ -1,5 +1,7 @@
 """The behaviour kit: check that a store, a provider or an application keeps the guarantees."""
 
+from fsm.testing.contracts import check_provider, check_store
 from fsm.testing.reference import ReferenceStore
+from fsm.testing.report import ConformanceError, Outcome, Report
 
-__all__ = ["ReferenceStore"]
+__all__ = ["ConformanceError", "Outcome", "ReferenceStore", "Report", "check_provider", "check_store"]
