@@ -22,7 +22,7 @@ from fsm.errors import Conflict, FSMError, InvalidInput, StoreError
 from fsm.key import check_key
 from fsm.records import Conversation, Message, Session, Transition, Turn
 from persistence import rows
-from persistence.dialects import connect
+from persistence.dialects import Dialect, connect
 from persistence.schema import migrate
 from persistence.statements import EVERYTHING, Statement, Statements
 
@@ -61,10 +61,14 @@ class SQLStore:
             raise InvalidInput(f"durability {durability!r} is none of {', '.join(get_args(Durability))}")
         self.durability: Durability = durability
         self._timeout = timeout
-        self._dialect = connect(url, timeout=timeout)
+        self._dialect = self._connect(url)
         self._database = self._dialect.database
         self._sql = Statements(self._database)
         self._persistently(lambda _: migrate(self._dialect), None)
+
+    def _connect(self, url: str) -> Dialect:
+        """The dialect for a URL. Crash tests put one in its place whose disk fails when they say so."""
+        return connect(url, timeout=self._timeout)
 
     def close(self) -> None:
         """Close all connections."""
