@@ -348,6 +348,8 @@ class SQLStore:
         except FSMError as error:
             error.key = error.key or key
             raise
+        except MemoryError as error:  # how Python's driver tells that SQLite has none
+            raise StoreError("the database has run out of memory; nothing of this step was stored", key) from error
         except PeeweeException as error:
             what = str(error).partition("\n")[0] if not isinstance(error, IntegrityError) else "a row was refused"
             outcome = (
