@@ -13,6 +13,7 @@ import itertools
 import os
 import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +25,7 @@ from playhouse.apsw_ext import APSWDatabase
 
 from persistence import SQLStore
 from persistence.dialects import Dialect
-from persistence.sqlite import SQLite
+from persistence.sqlite import SQLite, file_at
 
 Kind = Literal["create", "delete", "open", "read", "sync", "truncate", "write"]
 Survival = Literal["nothing", "everything", "some"]
@@ -242,14 +243,32 @@ def _sectors(operation: Operation) -> Iterator[Operation]:
 # The real store on it. What follows makes apsw look like Python's sqlite3 to peewee and to the store.
 
 
+@contextmanager
+def _as_sqlite3() -> Iterator[None]:
+    """Python's sqlite3 tells a lack of memory as Python does."""
+    try:
+        yield
+    except apsw.NoMemError as error:
+        raise MemoryError from error
+
+
 class _Cursor(apsw.Cursor):
     @property
     def rowcount(self) -> int:
         return self.connection.changes()
 
+    def execute(self, *args: Any, **options: Any) -> apsw.Cursor:
+        with _as_sqlite3():
+            return super().execute(*args, **options)
+
+    def fetchall(self) -> list[Any]:
+        with _as_sqlite3():
+            return super().fetchall()
+
 
 class _Connection(apsw.Connection):
     synced: bool | None = None
+    file: tuple[int, int] | None = None
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -267,8 +286,10 @@ class _Database(APSWDatabase):
         super().__init__(path, pragmas=pragmas, timeout=timeout, vfs=vfs)
 
     def _connect(self) -> _Connection:
-        connection = _Connection(self.database, vfs=self.connect_params["vfs"])
+        with _as_sqlite3():
+            connection = _Connection(self.database, vfs=self.connect_params["vfs"])
         self._add_conn_hooks(connection)
+        connection.file = file_at(self.database)
         self._open.add(connection)
         return connection
 
