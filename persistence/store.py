@@ -22,7 +22,7 @@ from fsm.errors import Conflict, FSMError, InvalidInput, StoreError
 from fsm.key import check_key
 from fsm.records import Conversation, Message, Session, Transition, Turn
 from persistence import rows
-from persistence.dialects import connect
+from persistence.dialects import Dialect, connect
 from persistence.schema import migrate
 from persistence.statements import EVERYTHING, Statement, Statements
 
@@ -61,7 +61,7 @@ class SQLStore:
             raise InvalidInput(f"durability {durability!r} is none of {', '.join(get_args(Durability))}")
         self.durability: Durability = durability
         self._timeout = timeout
-        self._dialect = connect(url, timeout=timeout)
+        self._dialect = self._connect(url)
         self._database = self._dialect.database
         self._sql = Statements(self._database)
         try:
@@ -69,6 +69,10 @@ class SQLStore:
         except BaseException:
             self.close()
             raise
+
+    def _connect(self, url: str) -> Dialect:
+        """The dialect for a URL. Crash tests put one in its place whose disk fails when they say so."""
+        return connect(url, timeout=self._timeout)
 
     def close(self) -> None:
         """Close all connections."""
@@ -356,6 +360,8 @@ class SQLStore:
         except FSMError as error:
             error.key = error.key or key
             raise
+        except MemoryError as error:  # how Python's driver tells that SQLite has none
+            raise StoreError("the database has run out of memory; nothing of this step was stored", key) from error
         except PeeweeException as error:
             what = str(error).partition("\n")[0] if not isinstance(error, IntegrityError) else "a row was refused"
             outcome = (
