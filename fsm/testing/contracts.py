@@ -8,7 +8,7 @@ with the reason.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from fsm.store import Store
 from fsm.testing import provider_contracts, store_contracts
@@ -16,13 +16,11 @@ from fsm.testing.report import Report, run_contracts
 
 __all__ = ["check_provider", "check_store"]
 
-S = TypeVar("S", bound=Store)
-
 
 def check_store(
-    make_store: Callable[[], S],
+    make_store: Callable[[], Any],
     *,
-    reopen: Callable[[S], Callable[[], Store]] | None = None,
+    reopen: Callable[[Any], Callable[[], Store]] | None = None,
     examples: int = 25,
     raise_on_failure: bool = True,
 ) -> Report:

@@ -62,7 +62,7 @@ def test_the_postgresql_store_passes_everything(postgresql_url: str) -> None:
             connection.execute(f"TRUNCATE {tables}")
         return open_store(postgresql_url)
 
-    report = check_store(make_store, reopen=lambda _: functools.partial(open_store, postgresql_url), examples=10)
+    report = check_store(make_store, reopen=lambda _: functools.partial(open_store, postgresql_url), examples=5)
     assert set(statuses(report).values()) == {"passed"}
 
 

@@ -42,7 +42,7 @@ CAUGHT_BY = {
 
 def check(mutant: Mutant) -> Report:
     if mutant.kind == "store":
-        return check_store(mutant.make, examples=10, raise_on_failure=False)
+        return check_store(mutant.make, examples=0, raise_on_failure=False)
     return check_provider(mutant.make, raise_on_failure=False)
 
 
