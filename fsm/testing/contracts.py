@@ -12,6 +12,7 @@ from typing import Any
 
 from fsm.store import Store
 from fsm.testing import provider_contracts, store_contracts
+from fsm.testing.bench import Bench
 from fsm.testing.report import Report, run_contracts
 
 __all__ = ["check_provider", "check_store"]
@@ -48,7 +49,7 @@ def check_store(
     """
 
     make = _Named(make_store)
-    outcomes = run_contracts(store_contracts.CONTRACTS, lambda: store_contracts.Bench(make, reopen, examples))
+    outcomes = run_contracts(store_contracts.CONTRACTS, lambda: Bench(make, reopen, examples))
     return _finished(Report(make.name, outcomes), raise_on_failure=raise_on_failure)
 
 

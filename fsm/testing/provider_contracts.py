@@ -24,8 +24,8 @@ from fsm.provider import Request
 from fsm.records import Message
 from fsm.results import Result, TextDelta, ToolResult, ToolUse
 from fsm.states import Trigger
+from fsm.testing.bench import close
 from fsm.testing.report import Broken, Contract, NotApplicable
-from fsm.testing.store_contracts import close
 from fsm.turn import RunningTurn
 
 __all__ = ["CONTRACTS", "Bench"]

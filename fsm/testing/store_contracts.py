@@ -1,22 +1,17 @@
 """What every store must do: the contracts behind :func:`fsm.testing.check_store`.
 
 Most compare the store with :class:`~fsm.testing.ReferenceStore` after each step of scripts that the real decisions
-make; the others try what scripts can't: steps that must be refused, two writers at once, a killed process.
+make (:mod:`fsm.testing.store_looks`); the others try what scripts can't: any content, steps that must be refused, two
+writers at once, a killed process (:mod:`fsm.testing.store_writers`).
 """
 
 from __future__ import annotations
 
 import json
-import pickle
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import attrs
-from attrs import define, field
 from hypothesis import strategies as st
 
 from fsm import conversation as decide
@@ -25,247 +20,34 @@ from fsm.content import text_block
 from fsm.errors import Conflict, InvalidInput, StoreError
 from fsm.records import Conversation, Message, TurnStatus
 from fsm.results import Result
-from fsm.store import Store
-from fsm.testing import race
 from fsm.testing import store_scripts as s
-from fsm.testing.reference import ReferenceStore
-from fsm.testing.report import Broken, Contract, NotApplicable
+from fsm.testing.bench import Bench
+from fsm.testing.report import Broken, Contract
+from fsm.testing.store_looks import (
+    KEYS_TOUR,
+    OTHERS_TOUR,
+    PAGED,
+    compared,
+    lists,
+    look_at_context,
+    look_at_dead_ids,
+    look_at_idempotency,
+    look_at_keys,
+    look_at_order,
+    look_at_pages,
+    look_at_rows,
+    look_at_the_others,
+)
+from fsm.testing.store_writers import (
+    killing,
+    processes,
+    reopening,
+    threads,
+)
 from fsm.turn import Answer
 
-__all__ = ["CONTRACTS", "Bench", "Opener"]
+__all__ = ["CONTRACTS"]
 
-Opener = Callable[[], Store]
-"""Opens the same conversations once more."""
-
-PAGED = ("sessions", "turns", "messages", "transitions")
-WORKERS = ("one", "two")
-
-
-@define
-class Bench:
-    """What a contract works with: stores that are fresh and empty, and are closed again."""
-
-    make_store: Callable[[], Any]
-    reopen: Callable[[Any], Opener] | None = None
-    examples: int = 25
-    writes: int = 15
-    _made: list[Any] = field(factory=list)
-
-    @contextmanager
-    def store(self) -> Iterator[Any]:
-        """A fresh, empty store."""
-        store = self.make_store()
-        try:
-            yield store
-        finally:
-            close(store)
-
-    def opener(self, store: Any) -> Opener:
-        """How to open the same conversations once more."""
-        if self.reopen is not None:
-            return self.reopen(store)
-        if callable(getattr(store, "reopened", None)):
-            opener: Opener = store.reopened
-            return opener
-        raise NotApplicable("it was not told how to open a store a second time; pass reopen=")
-
-    def opener_elsewhere(self, store: Any) -> Opener:
-        """The same, for another process."""
-        opener = self.opener(store)
-        try:
-            pickle.dumps(opener)
-        except Exception as error:  # noqa: BLE001  # pickle raises whatever the objects raise
-            raise NotApplicable(
-                f"what opens it again can't be sent to another process ({type(error).__name__}); "
-                "let reopen= return something that can be pickled, such as functools.partial(MyStore, url)"
-            ) from None
-        return opener
-
-
-def close(store: Any) -> None:
-    """Close a store that can be closed."""
-    if callable(getattr(store, "close", None)):
-        store.close()
-
-
-# Scripts, compared with the reference after each step
-
-
-def compared(name: str, promise: str, look: s.Look, *, share: int = 1, tour: s.Script = s.TOUR) -> Contract[Bench]:
-    """A contract that plays scripts and looks after each step.
-
-    Args:
-        name: of the contract.
-        promise: of the contract.
-        look: what is compared.
-        share: one of so many of the bench's examples is tried.
-        tour: the script to begin with.
-    """
-
-    def try_it(bench: Bench) -> None:
-        with bench.store() as store:
-            script = s.search(store, look, bench.examples // share, tour=tour)
-        if script is not None:
-            raise _smallest(bench, script, look)
-
-    return Contract(name, promise, try_it)
-
-
-def _smallest(bench: Bench, script: s.Script, look: s.Look) -> Broken:
-    """The smallest script that shows the same in a fresh store."""
-
-    def broken(script: s.Script) -> Broken | None:
-        with bench.store() as store:
-            return s.deviation(s.Play(store), script, look)
-
-    if broken(script) is None:
-        raise Broken("it deviates only in a store that holds other conversations; they are not kept apart")
-    found = broken(s.smallest(script, lambda shorter: broken(shorter) is not None))
-    return found or Broken("it deviates from one time to the next; is there a clock or chance in it?")
-
-
-def look_at_rows(play: s.Play) -> None:
-    for conversation in play.conversations():
-        play.same("load", conversation.key)
-        for rows in PAGED:
-            play.same(rows, conversation)
-        for turn in play.reference.turns(conversation):
-            play.same("turn_messages", conversation, turn)
-
-
-def look_at_order(play: s.Play) -> None:
-    for conversation in play.conversations():
-        for rows in PAGED:
-            numbers = [row.number for row in play.attempt(rows, getattr(play.store, rows), conversation)]
-            count = conversation.session if rows == "sessions" else getattr(conversation, rows)
-            play.compare(f"the numbers of {rows}({conversation.key!r})", list(range(1, count + 1)), numbers)
-
-
-def look_at_pages(play: s.Play) -> None:
-    for conversation in play.conversations():
-        for rows in PAGED:
-            count = len(getattr(play.reference, rows)(conversation))
-            for limit in (None, 0, 1, 2, count + 1):
-                for before in {None, 0, 1, 2, count, count + 1}:
-                    play.same(rows, conversation, limit=limit, before=before)
-
-
-def look_at_context(play: s.Play) -> None:
-    for conversation in play.conversations():
-        newest = conversation.session
-        for first, last in {(1, newest), (newest, newest), (1, newest - 1)}:
-            for limit in (None, 0, 1, 3):
-                play.same("context", conversation, first_session=first, last_session=last, limit=limit)
-
-
-def look_at_dead_ids(play: s.Play) -> None:
-    for conversation in play.conversations():
-        for count in (0, 2):
-            play.same("dead", conversation, list(s.IDS[:count]))
-        play.same("dead", conversation, list(s.IDS[2:]))
-
-
-def look_at_idempotency(play: s.Play) -> None:
-    for conversation in play.conversations():
-        for name in ("i-1", "i-2", "I-1"):
-            play.same("turn_by_idempotency_key", conversation, name)
-
-
-def look_at_the_others(play: s.Play) -> None:
-    """What is read of a conversation changes only with a step of its own."""
-    for conversation in play.conversations():
-        key = conversation.key
-        seen = play.attempt("a read", _everything, play.store, conversation)
-        if key != play.acted:
-            for what, was in play.noted[key].items():
-                play.compare(f"{what} of {key!r}", was, seen[what])
-        play.noted[key] = seen
-
-
-def _everything(store: Store, conversation: Conversation) -> dict[str, Any]:
-    rows = {name: list(getattr(store, name)(conversation)) for name in PAGED}
-    sessions = {"first_session": 1, "last_session": conversation.session}
-    return {
-        "load": store.load(conversation.key),
-        **rows,
-        "context": list(store.context(conversation, limit=None, **sessions)),
-        "dead": store.dead(conversation, list(s.IDS[:2])),
-        "turn_by_idempotency_key": store.turn_by_idempotency_key(conversation, "i-1"),
-    }
-
-
-OTHERS_TOUR: s.Script = [
-    s.Begin("a"),
-    s.End("a"),
-    s.Begin("b", idempotency_key="i-1"),
-    s.End("b", session_id="s-2"),
-    s.Begin("b"),
-    s.End("b", "expired", "s-1"),
-    s.Reset("b"),
-    *s.TOUR,
-]
-
-
-def look_at_lists(play: s.Play) -> None:
-    """For a store that has seen nothing but this play."""
-    for after in (None, *(conversation.key for conversation in play.conversations())):
-        for limit in (None, 0, 1, 9):
-            play.same("conversations", limit=limit, after=after)
-    for until in (None, play.now, play.now + s.LEASE):
-        for limit in (1, 100):
-            play.same("running", until=until, limit=limit)
-
-
-def lists(bench: Bench) -> None:
-    """Lists show all conversations, so each script gets a store of its own."""
-    tour = [s.Begin("b"), s.Begin("c"), s.Begin("a"), s.Extend("b"), s.End("c"), s.Clock(), *s.TOUR]
-    for script in (tour, s.TOUR):
-        with bench.store() as store:
-            broken = s.deviation(s.Play(store), script, look_at_lists)
-        if broken is not None:
-            raise _smallest(bench, script, look_at_lists)
-
-
-ODD_KEYS = (
-    "slack:C042",
-    "A",
-    "a",
-    "a ",
-    " a",
-    "%",
-    "_",
-    "a'b\"c",
-    "a\\b/c",
-    "../a",
-    "a\nb",
-    "a\tb",
-    "null",
-    "0",
-    "00",
-    "é",
-    "e\u0301",
-    "ﬀ",
-    "ß",
-    "ss",
-    "\U0001f600",
-    "\uffff",
-    "k" * 511,
-    "k" * 512,
-    "\U0001f600" * 512,
-)
-"""Keys that a store may confuse with one another, or be unable to write."""
-
-KEYS_TOUR: s.Script = [*(s.Begin(key, text=f"I am {n}") for n, key in enumerate(ODD_KEYS)), *map(s.End, ODD_KEYS)]
-
-
-def look_at_keys(play: s.Play) -> None:
-    for conversation in play.conversations():
-        play.same("load", conversation.key)
-        if conversation.key == play.acted:
-            play.same("messages", conversation)
-
-
-# Contents
 
 CONTENTS: tuple[Any, ...] = (
     "",
@@ -441,221 +223,6 @@ def _refuses_negative(play: s.Play, rows: str, conversation: Conversation, bound
     except Exception as error:
         raise Broken(f"{what} must raise InvalidInput and raised {type(error).__name__}", play.story) from error
     raise Broken(f"{what} must raise InvalidInput and returned {len(list(found))} rows", play.story)
-
-
-# Two writers
-
-
-def threads(bench: Bench) -> None:
-    """Two threads with one store."""
-    with bench.store() as store:
-        _needs_threads(store)
-        errors: list[BaseException] = []
-
-        def work(name: str) -> None:
-            try:
-                race.race(store, name, bench.writes)
-            except BaseException as error:  # noqa: BLE001  # told by the thread that waits
-                errors.append(error)
-
-        workers = [threading.Thread(target=work, args=(name,)) for name in WORKERS]
-        with _switching_often():
-            for worker in workers:
-                worker.start()
-            for worker in workers:
-                worker.join()
-        story = _race_story("threads", bench.writes)
-        if errors:
-            raise Broken(f"{type(errors[0]).__name__} was raised: {errors[0]}", story)
-        _judge_race(store, bench.writes, story)
-
-
-def _needs_threads(store: Store) -> None:
-    errors: list[Exception] = []
-
-    def look() -> None:
-        try:
-            store.load(race.KEY)
-        except Exception as error:  # noqa: BLE001  # whatever it is: it can't be used there
-            errors.append(error)
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    thread.join()
-    if errors:
-        raise NotApplicable(f"it can't be used from another thread ({type(errors[0]).__name__})")
-
-
-@contextmanager
-def _switching_often() -> Iterator[None]:
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(interval)
-
-
-def processes(bench: Bench) -> None:
-    """Two processes, each with a store of its own on the same conversations."""
-    with bench.store() as store:
-        opener = bench.opener_elsewhere(store)
-        story = _race_story("processes", bench.writes)
-        workers = [race.start("race", opener, name, bench.writes) for name in WORKERS]
-        try:
-            for worker in workers:
-                _is_ready(worker)
-            for worker in workers:
-                _go_on(worker)
-            for worker in workers:
-                _, told = worker.communicate(timeout=2 * race.PATIENCE)
-                if worker.returncode:
-                    raise Broken(f"a process has failed: {_last_line(told)}", story)
-        finally:
-            for worker in workers:
-                _end(worker)
-        _judge_race(store, bench.writes, story)
-
-
-def _race_story(kind: str, count: int) -> list[str]:
-    return [
-        f"two {kind} begin {count} turns each in one conversation, each turn decided from the snapshot just loaded",
-        "whenever commit raises Conflict, they load and decide again",
-    ]
-
-
-def _judge_race(store: Store, count: int, story: Sequence[str]) -> None:
-    total = count * len(WORKERS)
-    conversation = store.load(race.KEY)
-    if conversation is None:
-        raise Broken("there is no conversation afterwards", story)
-    texts = [message.text for message in store.messages(conversation)]
-    for name in WORKERS:
-        mine = [text for text in texts if text.startswith(name)]
-        if mine != [f"{name} {number}" for number in range(1, count + 1)]:
-            raise Broken(f"{count} turns of {name} were acknowledged, and {len(mine)} of its messages are there", story)
-    if (conversation.version, conversation.turns) != (total, total):
-        raise Broken(
-            f"{total} commits were acknowledged; the version must be {total} and is {conversation.version}", story
-        )
-
-
-# Durability
-
-
-def reopening(bench: Bench) -> None:
-    """What was committed is there for a second store, after each step."""
-
-    def look(play: s.Play) -> None:
-        opener = bench.opener(play.store)
-        again = play.attempt("opening it a second time", opener)
-        try:
-            _look_with(play, again)
-        finally:
-            close(again)
-
-    with bench.store() as store:
-        bench.opener(store)
-        broken = s.deviation(s.Play(store), s.TOUR, look)
-    if broken is not None:
-        raise _smallest(bench, s.TOUR, look)
-
-
-def _look_with(play: s.Play, again: Store) -> None:
-    """Compare what a second store reads with what the first one does."""
-    told, first = play.reference, play.store
-    play.reference, play.store = first, again
-    play.story.append("the store is opened a second time")
-    try:
-        look_at_rows(play)
-        look_at_dead_ids(play)
-        look_at_idempotency(play)
-        look_at_context(play)
-        play.story.pop()
-    finally:
-        play.reference, play.store = told, first
-
-
-def killing(bench: Bench) -> None:
-    """What a process said it had committed is there after it was killed."""
-    with bench.store() as store:
-        opener = bench.opener_elsewhere(store)
-        acknowledged = _killed(race.start("run_alone", opener), bench.writes)
-        story = [
-            "a process commits one step after the other, and says so after each",
-            f"it is killed (SIGKILL) after it has said so {acknowledged} times",
-            "the store is opened again",
-        ]
-        again = opener()
-        try:
-            _judge_killed(again, acknowledged, story)
-        finally:
-            close(again)
-
-
-def _killed(worker: subprocess.Popen[str], count: int) -> int:
-    """Kill a worker after so many lines; how many it wrote."""
-    try:
-        _is_ready(worker)
-        _go_on(worker)
-        lines = [_line(worker) for _ in range(count)]
-        worker.kill()
-        assert worker.stdout is not None  # noqa: S101  # it is a pipe
-        lines += [line for line in worker.stdout.read().splitlines(keepends=True) if line.endswith("\n")]
-        return len(lines)
-    finally:
-        _end(worker)
-
-
-def _judge_killed(store: Store, acknowledged: int, story: Sequence[str]) -> None:
-    found = store.load(race.KEY)
-    version = found.version if found else 0
-    if version < acknowledged:
-        raise Broken(f"the version must be {acknowledged} at least and is {version}", story)
-    play = s.Play(ReferenceStore())
-    before = race.new()
-    while before.version < version:
-        step = race.next_step(before)
-        play.reference.commit(step)
-        before = step.after
-    play.store = store
-    play.story = list(story)
-    look_at_rows(play)
-
-
-def _is_ready(worker: subprocess.Popen[str]) -> None:
-    if _line(worker).strip() != "ready":
-        assert worker.stderr is not None  # noqa: S101  # it is a pipe
-        raise NotApplicable(f"another process can't open it: {_last_line(worker.stderr.read())}")
-
-
-def _line(worker: subprocess.Popen[str]) -> str:
-    """Its next line; nothing if it says none for so long that it is killed."""
-    assert worker.stdout is not None  # noqa: S101  # it is a pipe
-    watchdog = threading.Timer(2 * race.PATIENCE, worker.kill)
-    watchdog.start()
-    try:
-        return worker.stdout.readline()
-    finally:
-        watchdog.cancel()
-
-
-def _go_on(worker: subprocess.Popen[str]) -> None:
-    assert worker.stdin is not None  # noqa: S101  # it is a pipe
-    worker.stdin.write("go\n")
-    worker.stdin.flush()
-
-
-def _last_line(told: str) -> str:
-    return (told.strip().splitlines() or ["it said nothing"])[-1]
-
-
-def _end(worker: subprocess.Popen[str]) -> None:
-    worker.kill()
-    worker.wait()
-    for pipe in (worker.stdin, worker.stdout, worker.stderr):
-        if pipe is not None:
-            pipe.close()
 
 
 CONTRACTS: tuple[Contract[Bench], ...] = (
