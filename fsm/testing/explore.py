@@ -18,7 +18,8 @@ from attrs import Factory, define
 
 from fsm.errors import FSMError
 from fsm.store import Store
-from fsm.testing.explore_play import Decisions, perform
+from fsm.testing.explore_decisions import REAL, Decisions
+from fsm.testing.explore_play import perform
 from fsm.testing.explore_properties import ALWAYS, EVENTUALLY, SOMETIMES, Property
 from fsm.testing.explore_report import Exploration, Violation, script
 from fsm.testing.explore_state import canonical
@@ -219,7 +220,7 @@ def explore(
     chosen = [event for event in EVENTS if event in events and (crashes or event != "crash")]
     if depth < 0 or workers < 1 or not set(events) <= set(EVENTS):
         raise ValueError(f"depth must be from 0, workers from 1, and events some of {', '.join(EVENTS)}")
-    explorer = _Explorer(decide or Decisions(), chosen, workers, always, eventually, make_store, dict(sometimes))
+    explorer = _Explorer(decide or REAL, chosen, workers, always, eventually, make_store, dict(sometimes))
     try:
         return explorer.explore(depth)
     finally:
@@ -260,7 +261,7 @@ def replay(
     """
     acts = [Act.parse(line) for line in script.splitlines() if line.strip()]
     crew = max([act.worker for act in acts], default=1) or 1
-    explorer = _Explorer(decide or Decisions(), EVENTS, crew, always, {}, make_store, {})
+    explorer = _Explorer(decide or REAL, EVENTS, crew, always, {}, make_store, {})
     world = explorer.root()
     for act in acts:
         if act not in world.acts():

@@ -11,19 +11,18 @@ from datetime import timedelta
 from typing import Any
 
 import attrs
-from attrs import frozen
 
-from fsm import conversation as core
 from fsm.effects import Step
 from fsm.errors import Conflict, ConversationBusy, TurnSuperseded
 from fsm.records import Conversation
 from fsm.results import EXPIRED, Result, TextDelta
 from fsm.states import Trigger
 from fsm.store import Store
+from fsm.testing.explore_decisions import REAL, Decisions
 from fsm.testing.explore_world import EPOCH, NOTHING, Act, Sent, Worker, World
 from fsm.turn import RunningTurn
 
-__all__ = ["Decisions", "perform"]
+__all__ = ["perform"]
 
 PROVIDER = "provider"
 LEASE = timedelta(minutes=10)
@@ -38,31 +37,7 @@ RESULTS = {
 """What each outcome looks like, before it names a session."""
 
 
-def _should_heal(turn: RunningTurn) -> bool:
-    return turn.should_heal
-
-
-@frozen
-class Decisions:
-    """The decisions that are explored: those of :mod:`fsm.conversation`, or some of your own in their place.
-
-    >>> from fsm import conversation
-    >>> Decisions().begin is conversation.begin
-    True
-    """
-
-    begin: Callable[..., Step] = core.begin
-    extend: Callable[..., Step] = core.extend
-    heal: Callable[..., Step] = core.heal
-    finish: Callable[..., Step] = core.finish
-    interrupt: Callable[..., Step] = core.interrupt
-    lapse: Callable[..., Step | None] = core.lapse
-    late: Callable[..., Step | None] = core.late
-    reset: Callable[..., Step] = core.reset
-    should_heal: Callable[[RunningTurn], bool] = _should_heal
-
-
-def perform(world: World, act: Act, store: Store, decide: Decisions = Decisions()) -> World:
+def perform(world: World, act: Act, store: Store, decide: Decisions = REAL) -> World:
     """Let one act happen.
 
     Args:
