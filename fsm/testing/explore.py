@@ -128,7 +128,7 @@ class _Explorer:
             if state in self.calm:
                 break
             passed.append(state)
-            act = _next_calm(world, loses=loses)
+            act = self.next_calm(world, loses=loses)
             if act is None:
                 self._answer_well(world, loses=loses)
                 break
@@ -138,9 +138,11 @@ class _Explorer:
         self.calm.update(passed)
 
     def _answer_well(self, world: World, *, loses: bool) -> None:
-        """All are idle; one message more."""
+        """All are idle; one message more, or two if a turn can't heal."""
         missing = dict(self.eventually)
-        act: Act | None = Act("begin", 1)
+        begin = Act("begin", 1)
+        messages = [] if "heal" in self.events else [begin]
+        act: Act | None = begin
         for _ in range(PATIENCE):
             if act is None:
                 break
@@ -148,23 +150,22 @@ class _Explorer:
             missing = {name: holds for name, holds in missing.items() if not holds(world)}
             if not missing:
                 return
-            act = _next_calm(world, loses=loses)
+            act = self.next_calm(world, loses=loses) or (messages.pop() if messages else None)
         raise Violation(next(iter(missing)), world.path, world)
 
-
-def _next_calm(world: World, *, loses: bool) -> Act | None:
-    """What a worker that has something to do does next, if nothing fails; None if all are idle."""
-    for number, worker in enumerate(world.workers, start=1):
-        match worker.phase:
-            case "looked":
-                return Act("begin", number)
-            case "asked" if worker.resumed is not None:
-                return Act("answer", number, "expired" if loses else "succeeded", "held")
-            case "asked":
-                return Act("answer", number, "succeeded", "new")
-            case "answered":
-                return Act("heal" if worker.heals else "finish", number)
-    return None
+    def next_calm(self, world: World, *, loses: bool) -> Act | None:
+        """What a worker that has something to do does next, if nothing fails; None if all are idle."""
+        for number, worker in enumerate(world.workers, start=1):
+            match worker.phase:
+                case "looked":
+                    return Act("begin", number)
+                case "asked" if worker.resumed is not None:
+                    return Act("answer", number, "expired" if loses else "succeeded", "held")
+                case "asked":
+                    return Act("answer", number, "succeeded", "new")
+                case "answered":
+                    return Act("heal" if worker.heals and "heal" in self.events else "finish", number)
+        return None
 
 
 def _watched(frontier: list[World], level: int, states: int) -> Iterator[World]:
