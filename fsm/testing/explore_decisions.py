@@ -19,10 +19,10 @@ def _should_heal(turn: RunningTurn) -> bool:
 
 @frozen
 class Decisions:
-    """The decisions that are explored: those of :mod:`fsm.conversation`, or some of your own in their place.
+    """The decisions that are explored: those of ``fsm.conversation``, or some of your own in their place.
 
     Attributes:
-        begin, extend, heal, finish, interrupt, lapse, late, reset: see :mod:`fsm.conversation`.
+        begin, extend, heal, finish, interrupt, lapse, late, reset: see ``fsm.conversation``.
         should_heal: whether a turn that has its result wants to heal.
 
     >>> from fsm import conversation
