@@ -7,6 +7,7 @@ what a crashed database has forgotten of the turn is put back before anything is
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fsm import conversation as decide
@@ -93,10 +94,14 @@ class Commits:
                 return self._steps[-1].after
         return found or await self._driver.load(key)
 
-    async def keep_lease(self) -> None:
-        """Extend the lease if half of it is over."""
+    async def keep_lease(self, least: timedelta = timedelta.min) -> None:
+        """Extend the lease if half of it is over, or less than ``least`` of it is left.
+
+        Raises:
+            TurnSuperseded: somebody else has ended the turn.
+        """
         settings, running = self._driver.settings, self.conversation.running
-        if running is None or running.until - settings.clock() > settings.lease_length / 2:
+        if running is None or running.until - settings.clock() > max(settings.lease_length / 2, least):
             return
         await self.make(decide.extend, owner=self._driver.owner, lease=settings.lease_length)
 

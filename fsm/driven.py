@@ -7,6 +7,7 @@ the store once, and its provider is closed.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
 from typing import TYPE_CHECKING, Self
 
 import attrs
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
     from fsm.driver import Driver
 
 __all__ = ["DrivenTurn"]
+
+
+UNASKED = timedelta(seconds=1)
+"""How long after it was begun a turn may ask its provider without a look at who holds it: a caller that comes back
+later may have been superseded meanwhile, and the session that it was to resume may be dead (G2)."""
 
 
 class _End:
@@ -119,6 +125,7 @@ class DrivenTurn(RunningTurn):
     async def _next(self) -> object:
         """The provider's next event, or ``_End``; whatever it raises becomes an error that names the conversation."""
         if self._request is None:
+            await self._commits.keep_lease(self._driver.settings.lease_length - UNASKED)
             self._request = await self._driver.request(self._commits.conversation, self._content)
         try:
             if self._events is None:

@@ -305,6 +305,20 @@ def test_a_worker_whose_lease_was_taken_over_finishes_nothing(store: SQLStore) -
     ]
 
 
+def test_a_worker_that_comes_back_late_does_not_ask_a_session_that_died_meanwhile(store: SQLStore) -> None:
+    """G2: it had begun its turn, but not asked yet; now it is superseded before anything is sent."""
+    clock = Clock()
+    first = manager(store, ANSWER, lease=60, clock=clock)
+    first.send("k", "hello")
+    provider = DemoProvider([ANSWER])
+    late, quick = SessionManager(store, provider, lease=60, clock=clock), manager(store, DEAD, ANSWER, clock=clock)
+    with pytest.raises(TurnSuperseded), late.stream("k", "late") as turn:
+        clock.advance(61)
+        assert quick.send("k", "quick").healed
+        list(turn)
+    assert provider.requests == []
+
+
 def test_recover_ends_turns_whose_lease_is_over_and_no_others(store: SQLStore) -> None:
     """Safe at any time (G9)."""
     clock = Clock()
