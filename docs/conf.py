@@ -56,6 +56,12 @@ from fsm.context import *
 from fsm.errors import *
 from fsm.machine import *
 from fsm.providers import *
+from fsm.specifications import *
+from fsm.testing import *
+from fsm.testing.explore_decisions import *
+from fsm.testing.explore_world import *
+from fsm.testing.mutants import *
+from fsm.testing.report import *
 """
 
 # No inventory of another project is fetched: the build needs no network.
