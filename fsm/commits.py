@@ -82,6 +82,9 @@ class Commits:
 
         A server that crashes forgets commits that it was not told to sync: all of a turn but its end, if the store is
         not a strict one. If nothing else has happened since, the very same steps can be stored once more.
+
+        Raises:
+            StoreError: something else has happened, and another turn has this one's number, perhaps even its owner.
         """
         key = self.conversation.key
         found = await self._driver.ports.call(self._driver.store.load, key)
@@ -92,7 +95,10 @@ class Commits:
                 fields = {"conversation": key, "turn": self._turn.number, "version": step.before.version}
                 LOGGER.warning("store.restore_completed", extra=fields)
                 return self._steps[-1].after
-        return found or await self._driver.load(key)
+        if found is None:
+            return await self._driver.load(key)
+        await self._check_number(found)
+        return found
 
     async def keep_lease(self, least: timedelta = timedelta.min) -> None:
         """Extend the lease if half of it is over, or less than ``least`` of it is left.
@@ -112,15 +118,14 @@ class Commits:
             StoreError: the turn was forgotten by the database, and another has its number.
         """
         named = None if answer.result is None else answer.result.session_id
-        self.conversation = await self._driver.load(self.conversation.key)
-        await self._check_stored()
+        self.conversation = await self._look_again()
         await self.make(decide.late, resumed, named, answer=answer, resumed=resumed)
 
-    async def _check_stored(self) -> None:
+    async def _check_number(self, conversation: Conversation) -> None:
         """See that the turn which has this number is this one."""
         number = self._turn.number
         turns = self._driver.store.turns
-        found = await self._driver.ports.call(turns, self.conversation, limit=1, before=number + 1)
+        found = await self._driver.ports.call(turns, conversation, limit=1, before=number + 1)
         mine = (self._turn.first_message, self._turn.started_at)
         if [(turn.first_message, turn.started_at) for turn in found] != [mine]:
             raise StoreError(

@@ -120,12 +120,11 @@ class SQLStore:
                 time.sleep(random.uniform(0.01, 0.05))  # noqa: S311  # jitter, no secret
 
     def _commit(self, step: fx.Step, *, lost: bool) -> None:
-        if lost and self._is_stored(step):
-            return
         try:
             self._commit_once(step)
         except Conflict:
-            # The lost commit may have been under way still, and it is what this one had to wait for.
+            # Whoever was first may have been this very step, on the connection that was lost: committed before, or
+            # still under way on the server, so that this attempt had to wait for it.
             if not (lost and self._is_stored(step)):
                 raise
 

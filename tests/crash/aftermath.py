@@ -28,13 +28,13 @@ EDGES = {(row.source, row.trigger, row.target) for row in TABLE}
 
 
 class Clock:
-    """Counts seconds; ``leap`` lets every lease run out."""
+    """Counts milliseconds; ``leap`` lets every lease run out."""
 
     def __init__(self) -> None:
         self.now = datetime(2026, 1, 1, tzinfo=UTC)
 
     def __call__(self) -> datetime:
-        self.now += timedelta(seconds=1)
+        self.now += timedelta(milliseconds=1)
         return self.now
 
     def leap(self) -> None:

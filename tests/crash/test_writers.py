@@ -143,6 +143,26 @@ def until_dead(pid: int) -> None:
         assert time.monotonic() < deadline
 
 
+@pytest.mark.timeout(60)
+def test_g10_a_worker_that_wakes_up_does_not_end_the_turn_that_runs_in_its_place(zygote: Zygote, url: str) -> None:
+    """G5, G10: who took over is still at it; the fence is the turn and its owner, not that there is none running."""
+    stopped = holding(zygote, url, lease=LEASE)
+    stopped.signal(signal.SIGSTOP)
+    second = zygote.spawn(Job(url=url, name="the second", role="hold"))
+    assert second.until("holding")["turn"] == 2
+
+    stopped.signal(signal.SIGCONT)
+    stopped.order()
+    assert stopped.until("ended")["error"] == "TurnSuperseded"
+    assert stopped.bury() == 0
+    with SQLStore(url) as store:
+        assert [turn.status.value for turn in store.turns(store.load("k"))] == ["interrupted", "running"]
+        second.order()
+        assert second.until("ended")["error"] is None
+        assert second.bury() == 0
+        assert [turn.status.value for turn in store.turns(store.load("k"))] == ["interrupted", "succeeded"]
+
+
 @linux_only
 @pytest.mark.parametrize("buried", [True, False], ids=["buried", "zombie"])
 def test_g9_a_worker_that_was_killed_in_mid_turn_is_in_nobodys_way(zygote: Zygote, url: str, buried: bool) -> None:
