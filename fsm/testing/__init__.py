@@ -1,5 +1,6 @@
 """The behaviour kit: check that a store, a provider or an application keeps the guarantees."""
 
 from fsm.testing.reference import ReferenceStore
+from fsm.testing.trace import Checked, TraceError, check_database, check_log
 
-__all__ = ["ReferenceStore"]
+__all__ = ["Checked", "ReferenceStore", "TraceError", "check_database", "check_log"]
