@@ -65,6 +65,9 @@ class _Readable:
     def __repr__(self) -> str:
         return _code(self)
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: FBT001  # as IPython and Hypothesis call it
+        printer.text(repr(self))
+
 
 @frozen(repr=False)
 class Act(_Readable):

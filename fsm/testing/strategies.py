@@ -17,9 +17,10 @@ missing all the time.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache, lru_cache
 from itertools import product
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from attrs import evolve
 from hypothesis import strategies as st
@@ -73,6 +74,20 @@ STATUSES = (400, 401, 403, 404, 413, 429, 500, 529)
 
 Strategy: TypeAlias = st.SearchStrategy
 
+T = TypeVar("T")
+
+
+def _pick(values: Sequence[T]) -> Strategy[T]:
+    """One of many values. Unlike ``sampled_from`` it has a short ``repr``, and what it draws is told by its own."""
+    index = st.integers(0, len(values) - 1)
+
+    @st.composite
+    def picked(draw: st.DrawFn) -> T:
+        return values[draw(index)]
+
+    return picked()
+
+
 # Results
 
 
@@ -99,7 +114,7 @@ FAILURES = _named(
 @cache
 def successes() -> Strategy[Result]:
     """Results that answer, whether or not they name a session."""
-    return st.sampled_from(SUCCESSES)
+    return _pick(SUCCESSES)
 
 
 @cache
@@ -107,20 +122,20 @@ def failures() -> Strategy[Result]:
     """Every error but the one that means death: limits, refusals, interruptions, and failures of the API, which the
     Claude CLI dresses as success; older versions of it forgot ``is_error`` instead.
     """
-    return st.sampled_from(FAILURES)
+    return _pick(FAILURES)
 
 
 @cache
 def deaths() -> Strategy[Result]:
     """``error_during_execution``, with the dead id, another one or none, and with or without ``is_error``."""
-    return st.sampled_from(DEATHS)
+    return _pick(DEATHS)
 
 
 @cache
 def results() -> Strategy[Result]:
     """Everything that a provider may report about a turn: an answer, a death or another failure, as often as each."""
     shares = len(FAILURES)
-    return st.sampled_from([*SUCCESSES * (shares // len(SUCCESSES)), *DEATHS * (shares // len(DEATHS)), *FAILURES])
+    return _pick([*SUCCESSES * (shares // len(SUCCESSES)), *DEATHS * (shares // len(DEATHS)), *FAILURES])
 
 
 # Events
@@ -139,7 +154,7 @@ SAYS: tuple[Event, ...] = (
 def _said() -> Strategy[tuple[Event, ...]]:
     """Up to three of :data:`SAYS`, nothing as often as something."""
     said = [events for length in range(4) for events in product(SAYS, repeat=length)]
-    return st.sampled_from([()] * len(said) + said)
+    return _pick([()] * len(said) + said)
 
 
 @lru_cache
@@ -149,7 +164,7 @@ def well_formed(result: Strategy[Result] | None = None) -> Strategy[Act]:
     Args:
         result: how it ends; any of :func:`results` by default.
     """
-    return st.builds(_act, results() if result is None else result, _said())
+    return _acts(results() if result is None else result, _said(), st.just("well"))
 
 
 @cache
@@ -158,11 +173,14 @@ def acts() -> Strategy[Act]:
     it.
     """
     ways = ["well"] * 8 + ["raises", "ends", "goes on"]
-    return st.builds(_act, results(), _said(), st.sampled_from(ways))
+    return _acts(results(), _said(), _pick(ways))
 
 
-def _act(result: Result, said: tuple[Event, ...], way: str = "well") -> Act:
-    events = (*said, result) if way in {"well", "goes on"} else said
+@st.composite
+def _acts(draw: st.DrawFn, results: Strategy[Result], said: Strategy[tuple[Event, ...]], ways: Strategy[str]) -> Act:
+    result, events, way = draw(results), draw(said), draw(ways)
+    if way in {"well", "goes on"}:
+        events = (*events, result)
     return Act((*events, TextDelta("after")) if way == "goes on" else events, raises=way == "raises")
 
 
