@@ -8,16 +8,22 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint docs
+.PHONY: help demo test torture verify lint docs
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/.with-cli ## watch a conversation outlive its provider session
 	@$(BIN)/conversation-fsm demo
 
 test: $(VENV)/.with-dev ## run every test and doctest, with branch coverage
 	@$(BIN)/python -m pytest -n auto --doctest-modules --cov --cov-config=setup.cfg --cov-report=term fsm persistence tests
+
+torture: $(VENV)/.with-dev ## run the crash tests for long: 5,000 kills, and more of everything else
+	@CONVERSATION_FSM_TORTURE=1 $(BIN)/python -m pytest -n auto --timeout=3600 -rP --show-capture=all tests/crash
+
+verify: $(VENV)/.with-dev ## explore the machine, check its models with spin and TLC
+	@CONVERSATION_FSM_VERIFY=1 $(BIN)/python -m pytest -q -s --no-header tests/verification
 
 lint: $(VENV)/.with-dev ## check style and types
 	$(BIN)/ruff check .

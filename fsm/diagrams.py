@@ -1,4 +1,4 @@
-"""The machine as text: mermaid, graphviz and a markdown table.
+"""The machine as text: mermaid, graphviz, a markdown table, and models for model checkers.
 
 Everything is generated from the rows of :data:`fsm.states.TABLE`, and what guards and effects do is told in the words
 of the methods that do it, so no diagram can drift from the machine. The same table gives the same text, byte by byte.
@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fsm.machine import Cursor
+from fsm.specifications import to_promela, to_tla
 from fsm.states import INITIAL, TABLE, Row, State
 
-__all__ = ["to_dot", "to_markdown", "to_mermaid"]
+__all__ = ["to_dot", "to_markdown", "to_mermaid", "to_promela", "to_tla"]
 
 
 def to_mermaid(table: Sequence[Row] = TABLE) -> str:

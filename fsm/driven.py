@@ -7,17 +7,19 @@ the store once, and its provider is closed.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Self, TypeVar
+from datetime import timedelta
+from typing import TYPE_CHECKING, Self
 
 import attrs
 
 from fsm import conversation as decide
+from fsm.commits import Commits
 from fsm.content import Block
 from fsm.effects import Step
 from fsm.errors import Conflict, ConversationNotFound, FSMError, ProviderError, StoreError, TurnSuperseded
 from fsm.log import LOGGER, cleared
 from fsm.provider import Request
-from fsm.records import Conversation, TurnStatus
+from fsm.records import TurnStatus
 from fsm.results import Event, Result, TextDelta
 from fsm.states import State
 from fsm.turn import Reply, RunningTurn
@@ -27,10 +29,10 @@ if TYPE_CHECKING:
 
 __all__ = ["DrivenTurn"]
 
-S = TypeVar("S", Step, Step | None)
 
-TRIES = 1000
-"""How often the end of a turn is decided again because somebody else was first; each time somebody else got on."""
+UNASKED = timedelta(seconds=1)
+"""How long after it was begun a turn may ask its provider without a look at who holds it: a caller that comes back
+later may have been superseded meanwhile, and the session that it was to resume may be dead (G2)."""
 
 
 class _End:
@@ -42,11 +44,12 @@ class DrivenTurn(RunningTurn):
 
     Args:
         driver: what drives it.
-        conversation: the snapshot after the turn was begun.
+        begun: the step that began the turn.
         content: the user's message.
     """
 
-    def __init__(self, driver: Driver, conversation: Conversation, content: tuple[Block, ...]) -> None:
+    def __init__(self, driver: Driver, begun: Step, content: tuple[Block, ...]) -> None:
+        conversation = begun.after
         super().__init__(
             conversation.key,
             conversation.turns,
@@ -54,7 +57,7 @@ class DrivenTurn(RunningTurn):
             heal=driver.settings.heal,
         )
         self._driver = driver
-        self._conversation = conversation
+        self._commits = Commits(driver, begun)
         self._content = content
         self._request: Request | None = None
         self._events: AsyncIterator[object] | None = None
@@ -109,7 +112,7 @@ class DrivenTurn(RunningTurn):
                 self.exhausted()
             self.feed(event)
             if self.result is None:
-                await self._keep_lease()
+                await self._commits.keep_lease()
             elif self.should_heal:
                 await self._heal(self.result)
                 continue
@@ -122,7 +125,8 @@ class DrivenTurn(RunningTurn):
     async def _next(self) -> object:
         """The provider's next event, or ``_End``; whatever it raises becomes an error that names the conversation."""
         if self._request is None:
-            self._request = await self._driver.request(self._conversation, self._content)
+            await self._commits.keep_lease(self._driver.settings.lease_length - UNASKED)
+            self._request = await self._driver.request(self._commits.conversation, self._content)
         try:
             if self._events is None:
                 self._events = self._driver.ports.events(self._request)
@@ -150,75 +154,26 @@ class DrivenTurn(RunningTurn):
 
     # The store
 
-    async def _commit(self, decision: Callable[[], Awaitable[S]]) -> S:
-        """Decide and commit, if there is anything to; when somebody else was first, load and decide again."""
-        for _ in range(TRIES):
-            step = await decision()
-            if step is None:
-                return step
-            try:
-                await self._driver.commit(step)
-            except Conflict as error:
-                conflict = error
-                self._conversation = await self._driver.load(self.key)
-            else:
-                self._conversation = step.after
-                return step
-        raise conflict
-
-    async def _keep_lease(self) -> None:
-        settings, running = self._driver.settings, self._conversation.running
-        if running is None or running.until - settings.clock() > settings.lease_length / 2:
-            return
-
-        async def extend() -> Step:
-            return decide.extend(
-                self._conversation,
-                turn=self.number,
-                owner=self._driver.owner,
-                now=settings.clock(),
-                lease=settings.lease_length,
-            )
-
-        await self._commit(extend)
-
     async def _heal(self, result: Result) -> None:
         fields = {"conversation": self.key, "turn": self.number}
         LOGGER.info("session.heal_started", extra=fields)
         await self._close_provider()
-
-        async def heal() -> Step:
-            return decide.heal(
-                self._conversation,
-                turn=self.number,
-                owner=self._driver.owner,
-                result=result,
-                now=self._driver.settings.clock(),
-                lease=self._driver.settings.lease_length,
-                dead=await self._driver.dead(self._conversation, result.session_id),
-            )
-
-        step = await self._commit(heal)
+        step = await self._commits.make(
+            decide.heal,
+            result.session_id,
+            owner=self._driver.owner,
+            result=result,
+            lease=self._driver.settings.lease_length,
+        )
         cleared(step, result)
         self._request = None
         self.retry()
 
     async def _finish(self, result: Result) -> None:
-        answer = self.answer()
         self._is_finishing = True
-
-        async def finish() -> Step:
-            return decide.finish(
-                self._conversation,
-                turn=self.number,
-                owner=self._driver.owner,
-                result=result,
-                answer=answer,
-                now=self._driver.settings.clock(),
-                dead=await self._driver.dead(self._conversation, result.session_id),
-            )
-
-        step = await self._commit(finish)
+        step = await self._commits.make(
+            decide.finish, result.session_id, owner=self._driver.owner, result=result, answer=self.answer()
+        )
         cleared(step, result)
         self._over(decide.status_of(result))
         extra = await self._next()
@@ -229,6 +184,7 @@ class DrivenTurn(RunningTurn):
     async def withdraw(self) -> None:
         """Take back a turn whose begin was cut off, so that nobody knows whether it was stored."""
         self._is_finishing = True
+        self._commits.forget()
         try:
             await self._interrupt()
         except (StoreError, ConversationNotFound):
@@ -237,18 +193,8 @@ class DrivenTurn(RunningTurn):
     async def _interrupt(self) -> None:
         await self._close_provider()
         answer = attrs.evolve(self.answer(), result=None)
-
-        async def interrupt() -> Step:
-            return decide.interrupt(
-                self._conversation,
-                turn=self.number,
-                owner=self._driver.owner,
-                answer=answer,
-                now=self._driver.settings.clock(),
-            )
-
         try:
-            await self._commit(interrupt)
+            await self._commits.make(decide.interrupt, owner=self._driver.owner, answer=answer)
         except TurnSuperseded:
             if self._is_finishing:  # what was cut off may have been the return of its own commit
                 self._over(TurnStatus.SUPERSEDED)
@@ -263,23 +209,14 @@ class DrivenTurn(RunningTurn):
             self._over(TurnStatus.INTERRUPTED)
 
     async def _keep_late(self) -> None:
-        """Somebody else has ended the turn: keep what was said with it, outside the context (G10)."""
+        """Somebody else has ended the turn: keep what was said with it (G10)."""
         answer = self.answer()
-        resumed = None if self._request is None else self._request.session_id
-        named = None if answer.result is None else answer.result.session_id
-        self._over(TurnStatus.SUPERSEDED)
-
-        async def keep() -> Step | None:
-            return decide.late(
-                self._conversation,
-                turn=self.number,
-                answer=answer,
-                now=self._driver.settings.clock(),
-                resumed=resumed,
-                dead=await self._driver.dead(self._conversation, resumed, named),
-            )
-
-        await self._commit(keep)
+        reply = self._over(TurnStatus.SUPERSEDED)
+        try:
+            await self._commits.keep_late(answer, None if self._request is None else self._request.session_id)
+        except StoreError as error:
+            error.reply = reply
+            raise
 
     async def _fail(self, error: BaseException) -> None:
         """End the turn because of an error, which the caller is going to get."""
@@ -304,7 +241,7 @@ class DrivenTurn(RunningTurn):
         """The turn has ended; make its reply."""
         self._is_over = True
         self._driver.forget(self.key, self.number)
-        reply = self.end(self._conversation.state, status)
+        reply = self.end(self._commits.conversation.state, status)
         done = status is TurnStatus.SUCCEEDED
         fields = {
             "conversation": self.key,

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import secrets
-import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, ParamSpec, TypeVar
 
@@ -29,12 +27,12 @@ from fsm.log import LOGGER
 from fsm.owner import is_gone, name_owner
 from fsm.ports import Ports
 from fsm.provider import Request
-from fsm.queues import Queues, Ticket
 from fsm.records import Conversation, Message, Transition, Turn, TurnStatus
 from fsm.settings import Observer, Settings
 from fsm.states import State
 from fsm.store import Store
 from fsm.turn import Reply, stored_reply
+from fsm.waiting import Waiting
 
 __all__ = ["Driver"]
 
@@ -42,14 +40,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T", bound=DrivenTurn)
 
-SHORTEST_PAUSE, LONGEST_PAUSE = 0.002, 0.1
-"""How long to wait between two looks at a busy conversation, in seconds."""
-
 REASON_LENGTH = 512
 """The longest reason of a reset, in characters."""
-
-TRIES = 1000
-"""How often a decision is made again because somebody else was first; each time somebody else got on."""
 
 
 class Driver:
@@ -65,7 +57,7 @@ class Driver:
         self.store = store
         self.ports = ports
         self.settings = settings
-        self._queues = Queues()
+        self._waiting = Waiting(settings, ports)
         self._named = (0, "")
         self._live: set[tuple[str, int]] = set()
 
@@ -119,7 +111,7 @@ class Driver:
             )
             return await self._start(kind, step, blocks)
 
-        return await self._when_free(key, attempt)
+        return await self._waiting.until_free(key, attempt)
 
     async def _start(self, kind: type[T], step: Step, blocks: tuple[Block, ...]) -> T:
         key, number = step.after.key, step.after.turns
@@ -132,10 +124,10 @@ class Driver:
             raise
         except BaseException:
             with self.ports.shield():
-                await kind(self, step.after, blocks).withdraw()
+                await kind(self, step, blocks).withdraw()
             raise
         LOGGER.debug("turn.run_started", extra={"conversation": key, "turn": number, "state": step.after.state.value})
-        return kind(self, step.after, blocks)
+        return kind(self, step, blocks)
 
     async def _stored_reply(self, conversation: Conversation, known: Turn, blocks: tuple[Block, ...]) -> Reply:
         """The reply of the turn that has this idempotency key (G13)."""
@@ -212,7 +204,7 @@ class Driver:
             await self.commit(step)
             return step.after
 
-        after = await self._when_free(key, attempt)
+        after = await self._waiting.until_free(key, attempt)
         fields = {"conversation": key, "session": after.session, "reason": reason}
         LOGGER.info("session.reset_completed", extra=fields)
         return after
@@ -304,42 +296,6 @@ class Driver:
         if running.owner == self.owner:
             return (conversation.key, running.turn) not in self._live
         return is_gone(running.owner)
-
-    async def _when_free(self, key: str, attempt: Callable[[], Awaitable[R]]) -> R:
-        """Attempt something until nobody else is first, and, if it may wait, until no other turn is running."""
-        try:
-            if self.settings.on_busy == "raise":
-                return await self._until_first(attempt)
-            with self._queues.ticket(key) as ticket:
-                return await self._wait_for(key, ticket, attempt)
-        except ConversationBusy:
-            LOGGER.info("turn.begin_rejected", extra={"conversation": key})
-            raise
-
-    async def _wait_for(self, key: str, ticket: Ticket, attempt: Callable[[], Awaitable[R]]) -> R:
-        """Attempt it as soon as this ticket is the first and the conversation is free."""
-        deadline = time.monotonic() + self.settings.busy_timeout
-        pause = SHORTEST_PAUSE
-        busy = ConversationBusy(f"others have waited for {self.settings.busy_timeout} s before; try again later", key)
-        while True:
-            try:
-                if ticket.is_first():
-                    return await self._until_first(attempt)
-            except ConversationBusy as error:
-                busy = error
-            if time.monotonic() >= deadline:
-                raise busy
-            await self.ports.sleep(random.uniform(pause / 2, pause))  # noqa: S311  # jitter, no secret
-            pause = min(pause * 1.5, LONGEST_PAUSE)
-
-    @staticmethod
-    async def _until_first(attempt: Callable[[], Awaitable[R]]) -> R:
-        for _ in range(TRIES):
-            try:
-                return await attempt()
-            except Conflict as error:
-                conflict = error
-        raise conflict
 
 
 def _new_id(now: datetime) -> int:

@@ -14,6 +14,7 @@ text and secrets are never logged.
 ``session.reset_completed``  info         a conversation was reset by request
 ``turn.recover_completed``   warning      a turn whose owner is gone was ended
 ``store.commit_failed``      error        the database refused a step
+``store.restore_completed``  warning      the database had forgotten steps of a running turn; they were stored again
 ``observer.call_failed``     error        an observer raised
 ``provider.close_failed``    error        a provider raised while it was closed
 ===========================  ===========  ==================================================================

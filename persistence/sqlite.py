@@ -19,9 +19,13 @@ __all__ = ["SQLite"]
 
 
 class _Connection(sqlite3.Connection):
-    """A connection that remembers what it was last told about syncing; unlike its base it can be weakly referenced."""
+    """A connection that remembers its file, and what it was last told about syncing.
+
+    Unlike its base it can be weakly referenced.
+    """
 
     synced: bool | None = None
+    file: tuple[int, int] | None = None
 
 
 class SQLite:
@@ -36,13 +40,13 @@ class SQLite:
     """
 
     def __init__(self, path: str, *, timeout: float) -> None:
-        self.path = path
+        self.path = path if path == ":memory:" else os.path.abspath(path)  # the folder may change, the file must not
         self._timeout = timeout
         self._connections: weakref.WeakSet[_Connection] = weakref.WeakSet()
         self._scope: AbstractContextManager[object] = threading.RLock() if self._in_memory else nullcontext()
         if not self._in_memory:
             _create_private(Path(path))
-        self.database: Database = _Database(self._connections, path, timeout, in_memory=self._in_memory)
+        self.database: Database = _Database(self._connections, self.path, timeout, in_memory=self._in_memory)
 
     @property
     def _in_memory(self) -> bool:
@@ -55,10 +59,22 @@ class SQLite:
     def begin(self, *, synced: bool) -> None:
         """``BEGIN IMMEDIATE``: the write lock now, so that no transaction fails half-way for want of it."""
         connection: _Connection = self.database.connection()
+        if not self._in_memory:
+            self._check_file(connection)
         if connection.synced is not synced:
             self.database.execute_sql(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
             connection.synced = synced
         self._begin_immediate()
+
+    def _check_file(self, connection: _Connection) -> None:
+        """SQLite in WAL mode goes on writing to a file that was deleted, where nobody will find it."""
+        if file_at(self.path) == connection.file:
+            return
+        self.database.close()  # so that the next one opens the file that is put there
+        raise StoreError(
+            f"the database file {self.path!r} was deleted, moved or replaced while it was in use; nothing of this "
+            "step was stored. Put the file back"
+        )
 
     def _begin_immediate(self) -> None:
         """SQLite's own busy handler is not asked where waiting could deadlock, so ask again until the timeout."""
@@ -118,9 +134,22 @@ class _Database(SqliteDatabase):
         )
 
     def _connect(self) -> Any:
+        file = None if self.database == ":memory:" else file_at(self.database)
+        if file is None and self.database != ":memory:":
+            raise StoreError(f"the database file {self.database!r} is gone; put it back")  # and don't start another
         connection: _Connection = super()._connect()  # type: ignore[misc]  # missing in the stubs
+        connection.file = file
         self._connections.add(connection)
         return connection
+
+
+def file_at(path: str) -> tuple[int, int] | None:
+    """What names the file at a path, wherever that is moved; None if there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _create_private(path: Path) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import zip_longest
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, TypeVar, get_args
 
@@ -22,7 +23,7 @@ from fsm.errors import Conflict, FSMError, InvalidInput, StoreError
 from fsm.key import check_key
 from fsm.records import Conversation, Message, Session, Transition, Turn
 from persistence import rows
-from persistence.dialects import connect
+from persistence.dialects import Dialect, connect
 from persistence.schema import migrate
 from persistence.statements import EVERYTHING, Statement, Statements
 
@@ -61,7 +62,7 @@ class SQLStore:
             raise InvalidInput(f"durability {durability!r} is none of {', '.join(get_args(Durability))}")
         self.durability: Durability = durability
         self._timeout = timeout
-        self._dialect = connect(url, timeout=timeout)
+        self._dialect = self._connect(url)
         self._database = self._dialect.database
         self._sql = Statements(self._database)
         try:
@@ -69,6 +70,10 @@ class SQLStore:
         except BaseException:
             self.close()
             raise
+
+    def _connect(self, url: str) -> Dialect:
+        """The dialect for a URL. Crash tests put one in its place whose disk fails when they say so."""
+        return connect(url, timeout=self._timeout)
 
     def close(self) -> None:
         """Close all connections."""
@@ -117,6 +122,14 @@ class SQLStore:
     def _commit(self, step: fx.Step, *, lost: bool) -> None:
         if lost and self._is_stored(step):
             return
+        try:
+            self._commit_once(step)
+        except Conflict:
+            # The lost commit may have been under way still, and it is what this one had to wait for.
+            if not (lost and self._is_stored(step)):
+                raise
+
+    def _commit_once(self, step: fx.Step) -> None:
         self._dialect.begin(synced=self._synced(step))
         try:
             self._write(step)
@@ -235,10 +248,12 @@ class SQLStore:
         return found[0] if found else None
 
     def dead(self, conversation: Conversation, session_ids: Collection[str]) -> frozenset[str]:
-        """Those of these provider session ids (two at most) that were reported dead in the conversation."""
-        first, second = (*session_ids, None, None)[:2]
-        values = {"conversation": conversation.id, "first": first, "second": second}
-        return frozenset(row[0] for row in self._rows(self._sql.dead, values, conversation.key))
+        """Those of these provider session ids that were reported dead in the conversation."""
+        found: set[str] = set()
+        for first, second in zip_longest(*[iter(session_ids)] * 2):
+            values = {"conversation": conversation.id, "first": first, "second": second}
+            found.update(row[0] for row in self._rows(self._sql.dead, values, conversation.key))
+        return frozenset(found)
 
     def context(
         self, conversation: Conversation, *, first_session: int, last_session: int, limit: int | None
@@ -248,7 +263,7 @@ class SQLStore:
             "conversation": conversation.id,
             "first_session": first_session,
             "last_session": last_session,
-            "limit": EVERYTHING if limit is None else limit,
+            "limit": _bound("limit", limit),
         }
         return self._read("message", self._sql.context, values, rows.read_message, conversation.key)[::-1]
 
@@ -300,12 +315,12 @@ class SQLStore:
     def conversations(self, *, limit: int | None = None, after: str | None = None) -> list[Conversation]:
         """The first ``limit`` conversations in the order of their keys, from the one after key ``after`` on."""
         after = "" if after is None else check_key(after)
-        values = {"after": after, "limit": EVERYTHING if limit is None else limit}
+        values = {"after": after, "limit": _bound("limit", limit)}
         return self._read("conversation", self._sql.conversations, values, rows.read_conversation)
 
     def running(self, *, until: datetime | None = None, limit: int = 100) -> list[Conversation]:
         """Conversations with a running turn whose lease is over at ``until`` (None: any), the oldest lease first."""
-        values = {"until": EVERYTHING if until is None else rows.micros(until), "limit": limit}
+        values = {"until": EVERYTHING if until is None else rows.micros(until), "limit": _bound("limit", limit)}
         return self._read("conversation", self._sql.running, values, rows.read_conversation)
 
     def _page(
@@ -317,13 +332,10 @@ class SQLStore:
         before: int | None,
         reader: Callable[[Any], R],
     ) -> list[R]:
-        for name, bound in (("limit", limit), ("before", before)):
-            if bound is not None and not 0 <= bound <= EVERYTHING:
-                raise InvalidInput(f"{name} is {bound}; it must not be negative")
         values = {
             "conversation": conversation.id,
-            "limit": EVERYTHING if limit is None else limit,
-            "before": EVERYTHING if before is None else before,
+            "limit": _bound("limit", limit),
+            "before": _bound("before", before),
         }
         return self._read(table, self._sql.page[page], values, reader, conversation.key)[::-1]
 
@@ -348,6 +360,8 @@ class SQLStore:
         except FSMError as error:
             error.key = error.key or key
             raise
+        except MemoryError as error:  # how Python's driver tells that SQLite has none
+            raise StoreError("the database has run out of memory; nothing of this step was stored", key) from error
         except PeeweeException as error:
             what = str(error).partition("\n")[0] if not isinstance(error, IntegrityError) else "a row was refused"
             outcome = (
@@ -356,3 +370,10 @@ class SQLStore:
                 else "nothing of this step was stored"
             )
             raise StoreError(f"the database can't be used ({type(error).__name__}: {what}); {outcome}", key) from error
+
+
+def _bound(name: str, bound: int | None) -> int:
+    """A limit, or a number to stop before; everything for None."""
+    if bound is not None and not 0 <= bound <= EVERYTHING:
+        raise InvalidInput(f"{name} is {bound}; it must not be negative")
+    return EVERYTHING if bound is None else bound

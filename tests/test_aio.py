@@ -136,21 +136,25 @@ async def test_a_synchronous_provider_may_be_left_before_it_was_asked(store: SQL
 async def test_no_more_turns_run_at_once_than_the_manager_was_told(store: SQLStore) -> None:
     """Others wait for a place, whatever their conversation."""
     running = most = 0
+    full = anyio.Event()
 
     class Counting(Polite):
         async def astream(self, request: Request) -> AsyncIterator[Any]:
             nonlocal running, most
             running += 1
             most = max(most, running)
-            await anyio.sleep(0)
+            if running == 3:
+                full.set()
+            await full.wait()
             for event in ANSWER:
                 yield event
             running -= 1
 
     manager = AsyncSessionManager(store, Counting(), max_turns=3)
-    async with anyio.create_task_group() as tasks:
-        for number in range(12):
-            tasks.start_soon(manager.send, f"k{number}", "hello")
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            for number in range(12):
+                tasks.start_soon(manager.send, f"k{number}", "hello")
     assert most == 3
     assert len(await manager.conversations()) == 12
 

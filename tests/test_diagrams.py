@@ -6,7 +6,8 @@ import subprocess
 
 import pytest
 
-from fsm.diagrams import to_dot, to_markdown, to_mermaid
+from fsm.diagrams import to_dot, to_markdown, to_mermaid, to_promela, to_tla
+from fsm.errors import InvalidTable
 from fsm.machine import Cursor
 from fsm.states import INITIAL, TABLE, Row, State, Trigger
 
@@ -72,3 +73,40 @@ def test_a_table_of_ones_own_is_drawn_even_if_its_methods_say_nothing() -> None:
 
 def test_the_same_table_gives_the_same_text() -> None:
     assert (to_mermaid(), to_dot(), to_markdown()) == (to_mermaid(TABLE), to_dot(TABLE), to_markdown(TABLE))
+
+
+def test_the_models_have_one_choice_for_each_row() -> None:
+    for row in TABLE:
+        assert to_promela().count(f"/* {row} */") == 1
+        assert to_tla().count(f"\\* {row}\n") == 1
+    assert to_promela().count("  :: state == ") == len(TABLE)
+    assert to_tla().count(" d.state = ") == len(TABLE)
+
+
+def test_the_models_do_what_the_rows_say() -> None:
+    row = Row(State.ACTIVE, Trigger.EXPIRED, State.STALE, ("bury", "close"), when="names_live_session")
+    guard = "state == ACTIVE && trigger == EXPIRED && names_live_session(n)"
+    assert f":: {guard} -> bury(n); close(n); state = STALE " in to_promela([row])
+    guard = 'd.state = "active" /\\ trigger = "expired" /\\ names_live_session(d, n)'
+    assert f'CASE {guard} -> [close(bury(d, n), n) EXCEPT !.state = "stale"]' in to_tla([row])
+
+
+def test_the_models_know_which_rows_they_can_not_tell() -> None:
+    table = [Row(State.FRESH, Trigger.RESET, State.FRESH, ("drop_it",))]
+    for generate in (to_promela, to_tla):
+        with pytest.raises(InvalidTable, match=r"fresh --reset--> fresh.*'drop_it'"):
+            generate(table)
+
+
+def test_the_wrong_models_differ_from_the_right_one_where_they_are_wrong() -> None:
+    for generate in (to_promela, to_tla):
+        right, stores, heals = (
+            set(generate(bug=bug).splitlines()) for bug in (None, "store_id_from_error", "unbounded_healing")
+        )
+        assert all("expired" in line.lower() for line in right ^ stores)
+        assert len(right ^ heals) == 2
+        assert len({generate(workers=n, messages=n, sessions=n) for n in (1, 2, 3)}) == 3
+
+
+def test_the_same_table_gives_the_same_models() -> None:
+    assert (to_promela(), to_tla()) == (to_promela(TABLE), to_tla(TABLE))

@@ -247,14 +247,14 @@ def test_waiting_turns_are_served_in_the_order_in_which_they_came(store: SQLStor
             thread = threading.Thread(target=sessions.send, args=("k", f"waiting {number}"))
             thread.start()
             others.append(thread)
-            while len(sessions._driver._queues._waiting.get("k", ())) <= number:
+            while len(sessions._driver._waiting._queues._waiting.get("k", ())) <= number:
                 pass
         list(turn)
     for thread in others:
         thread.join(timeout=30)
     said = [message.text for message in sessions.history("k") if message.role == "user"]
     assert said == ["first", "waiting 0", "waiting 1", "waiting 2"]
-    assert sessions._driver._queues._waiting == {}
+    assert sessions._driver._waiting._queues._waiting == {}
 
 
 def test_waiting_ends_with_its_timeout(store: SQLStore) -> None:
@@ -267,7 +267,7 @@ def test_waiting_ends_with_its_timeout(store: SQLStore) -> None:
 def test_who_waits_behind_others_for_too_long_is_told(store: SQLStore) -> None:
     """Even if it never was the first."""
     sessions = manager(store, ANSWER, on_busy="wait", busy_timeout=0.05)
-    with sessions._driver._queues.ticket("k"), pytest.raises(ConversationBusy, match="others have waited"):
+    with sessions._driver._waiting._queues.ticket("k"), pytest.raises(ConversationBusy, match="others have waited"):
         sessions.send("k", "second")
 
 
@@ -303,6 +303,20 @@ def test_a_worker_whose_lease_was_taken_over_finishes_nothing(store: SQLStore) -
         (2, "one two"),
         (1, "one two"),
     ]
+
+
+def test_a_worker_that_comes_back_late_does_not_ask_a_session_that_died_meanwhile(store: SQLStore) -> None:
+    """G2: it had begun its turn, but not asked yet; now it is superseded before anything is sent."""
+    clock = Clock()
+    first = manager(store, ANSWER, lease=60, clock=clock)
+    first.send("k", "hello")
+    provider = DemoProvider([ANSWER])
+    late, quick = SessionManager(store, provider, lease=60, clock=clock), manager(store, DEAD, ANSWER, clock=clock)
+    with pytest.raises(TurnSuperseded), late.stream("k", "late") as turn:
+        clock.advance(61)
+        assert quick.send("k", "quick").healed
+        list(turn)
+    assert provider.requests == []
 
 
 def test_recover_ends_turns_whose_lease_is_over_and_no_others(store: SQLStore) -> None:
@@ -597,8 +611,8 @@ def test_two_janitors_do_not_get_in_each_others_way(url: str) -> None:
 @pytest.mark.parametrize("broken_from", [1, 2])
 def test_a_store_that_always_conflicts_is_given_up(url: str, broken_from: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its own error, at the turn's beginning or at its end."""
-    monkeypatch.setattr("fsm.driver.TRIES", 3)
-    monkeypatch.setattr("fsm.driven.TRIES", 3)
+    monkeypatch.setattr("fsm.waiting.TRIES", 3)
+    monkeypatch.setattr("fsm.commits.TRIES", 3)
 
     class Stubborn(SQLStore):
         commits = 0

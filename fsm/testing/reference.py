@@ -125,11 +125,13 @@ class ReferenceStore:
 
     def conversations(self, *, limit: int | None = None, after: str | None = None) -> Sequence[Conversation]:
         """The conversations in the order of their keys."""
+        _check_limit(limit)
         keys = sorted(key for key in self._rows if after is None or key > after)
         return [self._rows[key].conversation for key in keys[:limit]]
 
     def running(self, *, until: datetime | None = None, limit: int = 100) -> Sequence[Conversation]:
         """Conversations with a running turn, the oldest lease first."""
+        _check_limit(limit)
         leases = [
             (conversation.running.until, conversation)
             for conversation in self.conversations()
@@ -146,8 +148,10 @@ def _write(rows: _Rows, effect: fx.Effect, key: str) -> None:
         case fx.AddMessage(message):
             rows.messages = _appended(rows.messages, message, key)
         case fx.StartTurn(turn):
+            _check_start(rows, turn, key)
             rows.turns = _appended(rows.turns, turn, key)
         case fx.OpenSession(session):
+            _check_open(rows, key)
             rows.sessions = _appended(rows.sessions, session, key)
         case fx.LogTransition(transition):
             rows.transitions = _appended(rows.transitions, transition, key)
@@ -161,6 +165,21 @@ def _write(rows: _Rows, effect: fx.Effect, key: str) -> None:
             rows.turns = _changed(rows.turns, number, key, last_message=last_message)
         case fx.EndTurn():
             rows.turns = _changed(rows.turns, effect.number, key, **_end(effect))
+
+
+def _check_open(rows: _Rows, key: str) -> None:
+    """One session is open (G7)."""
+    if any(session.closed_at is None for session in rows.sessions):
+        raise StoreError("a session is open already; nothing was written", key)
+
+
+def _check_start(rows: _Rows, turn: Turn, key: str) -> None:
+    """What the other stores leave to unique indexes: one turn runs, and a name is given once (G5, G13)."""
+    named = turn.idempotency_key
+    if named is not None and any(other.idempotency_key == named for other in rows.turns):
+        raise StoreError("a turn has this idempotency key already; nothing was written", key)
+    if any(other.status is TurnStatus.RUNNING for other in rows.turns):
+        raise StoreError("a turn is running already; nothing was written", key)
 
 
 def _end(effect: fx.EndTurn) -> dict[str, object]:
@@ -197,12 +216,17 @@ def _changed(rows: tuple[R, ...], number: int, key: str, **changes: object) -> t
     return (*rows[: number - 1], changed, *rows[number:])
 
 
+def _check_limit(limit: int | None) -> None:
+    if limit is not None and limit < 0:
+        raise InvalidInput(f"limit is {limit}; it must not be negative")
+
+
 def _page(rows: Sequence[R], limit: int | None, before: int | None) -> Sequence[R]:
-    for name, bound in (("limit", limit), ("before", before)):
-        if bound is not None and bound < 0:
-            raise InvalidInput(f"{name} is {bound}; it must not be negative")
+    if before is not None and before < 0:
+        raise InvalidInput(f"before is {before}; it must not be negative")
     return _newest(rows if before is None else rows[: max(0, before - 1)], limit)
 
 
 def _newest(rows: Sequence[R], limit: int | None) -> Sequence[R]:
+    _check_limit(limit)
     return list(rows) if limit is None else list(rows[max(0, len(rows) - limit) :])

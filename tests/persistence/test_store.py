@@ -137,6 +137,7 @@ def test_what_is_committed_is_read_back_equal(store: SQLStore) -> None:
     assert [m.number for m in store.transitions(conversation)] == [1, 2, 3]
     assert store.dead(conversation, {"s-1", "s-2"}) == {"s-1", "s-2"}
     assert store.dead(conversation, {"s-3"}) == frozenset()
+    assert store.dead(conversation, ["s-4", "s-3", "s-2", "s-5", "s-1"]) == {"s-1", "s-2"}
     assert store.turn_by_idempotency_key(conversation, "i") == first
     assert store.turn_by_idempotency_key(conversation, "j") is None
     assert [m.number for m in store.turn_messages(conversation, first)] == [1, 2, 3]
@@ -262,6 +263,18 @@ def test_the_context_is_of_succeeded_turns_of_the_sessions_asked_for(store: SQLS
     assert numbers(2, 2) == [7, 8]
     assert numbers(1, 2, 3) == [6, 7, 8]
     assert numbers(1, 0) == []
+
+
+def test_a_negative_limit_is_refused_wherever_there_is_one(store: SQLStore) -> None:
+    """On both databases alike."""
+    conversation = committed(store, begin)
+    for read in (
+        lambda: store.conversations(limit=-1),
+        lambda: store.running(limit=-1),
+        lambda: store.context(conversation, first_session=1, last_session=1, limit=-1),
+    ):
+        with pytest.raises(InvalidInput, match="limit is -1"):
+            read()
 
 
 def test_running_conversations_are_found_by_their_lease(store: SQLStore) -> None:

@@ -18,6 +18,7 @@ from fsm import (
     Conversation,
     ConversationBusy,
     FSMError,
+    ProviderError,
     Reply,
     Request,
     Result,
@@ -25,6 +26,7 @@ from fsm import (
     StoreError,
     TextDelta,
     Trigger,
+    TurnSuperseded,
 )
 from fsm.effects import Step as Committed
 from fsm.results import Event
@@ -33,6 +35,7 @@ from persistence import SQLStore
 
 NUMBERS = itertools.count()
 LEASE = 60.0
+EXPECTED = (ConversationBusy, ProviderError, TurnSuperseded)
 
 
 class World:
@@ -67,6 +70,7 @@ class World:
     def do(self, step: Step) -> None:
         """Let one step happen."""
         self.now += timedelta(seconds=1)
+        self.store.has_refused = False
         match step:
             case Send():
                 self._send(step)
@@ -122,9 +126,15 @@ class World:
                     outcome.handed.append(event)
             outcome.reply = turn.reply
         except FSMError as error:
-            outcome.error = error
-            outcome.reply = error.reply
+            self._note(outcome, error)
         outcome.asked = self.asked[first:]
+
+    def _note(self, outcome: "Outcome", error: FSMError) -> None:
+        """An error that may come up: the store fails only if it was told to, and nobody does what is illegal."""
+        if not isinstance(error, EXPECTED) and not self.store.has_refused:
+            raise error
+        outcome.error = error
+        outcome.reply = error.reply
 
     def _hang(self, step: Hang) -> None:
         outcome = self._outcome(step)
@@ -136,8 +146,7 @@ class World:
             events = iter(turn)
             outcome.handed += itertools.islice(events, step.take)
         except FSMError as error:
-            outcome.error = error
-            outcome.reply = error.reply
+            self._note(outcome, error)
         else:
             if outcome.handed and isinstance(outcome.handed[-1], Result):
                 outcome.reply = turn.reply
@@ -154,7 +163,9 @@ class World:
             with stack:
                 outcome.handed += events
         except FSMError as error:
-            outcome.error = error
+            reply = outcome.reply
+            self._note(outcome, error)
+            outcome.reply = reply
         outcome.asked += self.asked[first:]
 
     def _reset(self, step: Reset) -> None:
@@ -250,6 +261,7 @@ class RefusingStore(SQLStore):
 
     refuse_in = 0
     refusals = 0
+    has_refused = False
 
     def __init__(self, url: str, **options: Any) -> None:
         super().__init__(url, **options)
@@ -270,6 +282,7 @@ class RefusingStore(SQLStore):
         self.refuse_in -= 1
         refuse = self.refuse_in == 0
         self.refusals += refuse
+        self.has_refused = self.has_refused or refuse
         self._database.execute_sql(f"PRAGMA query_only = {int(refuse)}")
         try:
             super().commit(step)

@@ -11,7 +11,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from fsm import Conversation, Result, SessionManager, State, Store, TextDelta
 from fsm import conversation as decide
-from fsm.driven import DrivenTurn
+from fsm.commits import Commits
 from fsm.effects import AddMessage, BuryId, EndTurn, LogTransition, Step
 from fsm.providers import DemoProvider
 from fsm.results import EXPIRED
@@ -187,10 +187,10 @@ def never_heals(monkeypatch: pytest.MonkeyPatch) -> None:
 def forgets_who_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that comes back late asks for a session that is dead by now (G2)."""
 
-    async def keep_lease(self: DrivenTurn, *_: object) -> None:
+    async def keep_lease(self: Commits, *_: object) -> None:
         pass
 
-    monkeypatch.setattr(DrivenTurn, "_keep_lease", keep_lease)
+    monkeypatch.setattr(Commits, "keep_lease", keep_lease)
 
 
 def tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

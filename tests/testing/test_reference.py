@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsm import Conflict, Conversation, InvalidInput, SessionManager, StoreError, TurnStatus
-from fsm.effects import EndTurn, StartTurn, Step
+from fsm.effects import EndTurn, OpenSession, StartTurn, Step
 from fsm.providers import DemoProvider
 from fsm.testing import ReferenceStore
 from persistence import SQLStore
@@ -72,6 +72,24 @@ def test_a_step_that_is_refused_half_way_leaves_no_trace(number: int) -> None:
     assert list(store.turns(before)) == [turn]
 
 
+def test_what_other_stores_leave_to_unique_indexes_is_refused() -> None:
+    """A second running turn, a second turn of a name, a second open session."""
+    store = ReferenceStore()
+    manager = SessionManager(store, DemoProvider())
+    manager.send("k", "hello", idempotency_key="i")
+    before = store.load("k")
+    (turn,), (session,) = store.turns(before), store.sessions(before)
+    running = attrs.evolve(turn, number=2, status=TurnStatus.RUNNING, idempotency_key=None)
+    for effects in (
+        (StartTurn(attrs.evolve(turn, number=2)),),
+        (StartTurn(running), StartTurn(attrs.evolve(running, number=3))),
+        (OpenSession(attrs.evolve(session, number=2)),),
+    ):
+        with pytest.raises(StoreError, match="already"):
+            store.commit(Step(before, attrs.evolve(before, version=before.version + 1), effects))
+    assert store.load("k") == before
+
+
 def test_leases_and_keys_are_found_as_in_any_store() -> None:
     """In their order, through a second store too."""
     store = ReferenceStore()
@@ -82,6 +100,13 @@ def test_leases_and_keys_are_found_as_in_any_store() -> None:
         assert [conversation.key for conversation in again.conversations(after="a", limit=1)] == ["b"]
         assert [conversation.key for conversation in again.running()] == ["b"]
         assert again.running(until=NOW) == []
-    with pytest.raises(InvalidInput):
-        store.messages(store.load("a"), limit=-1)
+    conversation = store.load("a")
+    for read in (
+        lambda: store.messages(conversation, limit=-1),
+        lambda: store.messages(conversation, before=-1),
+        lambda: store.conversations(limit=-1),
+        lambda: store.running(limit=-1),
+    ):
+        with pytest.raises(InvalidInput):
+            read()
     store.close()

@@ -1,0 +1,138 @@
+"""A store on a plain dictionary, with one bug; check_store finds it."""
+
+# [store]
+import threading
+
+import attrs
+
+from fsm import Conflict, InvalidInput, StoreError
+from fsm.effects import AddMessage, BindSession, BuryId, CloseSession, EndTurn, LogTransition, OpenSession, StartTurn
+
+INSERTS = {AddMessage: "message", LogTransition: "transition", OpenSession: "session", StartTurn: "turn"}
+RESULT = ("subtype", "is_error", "session_id", "errors", "stop_reason", "usage", "cost_usd", "http_status")
+EMPTY = {"messages": (), "transitions": (), "sessions": (), "turns": (), "dead": frozenset()}
+
+
+class DictStore:
+    def __init__(self):
+        self.rows = {}
+        self.lock = threading.Lock()
+
+    def commit(self, step):
+        with self.lock:
+            rows = self.rows.get(step.before.key, {**EMPTY, "conversation": None})
+            if (rows["conversation"].version if rows["conversation"] else 0) != step.before.version:
+                raise Conflict("somebody else was first; load it and decide again", step.before.key)
+            for effect in step.effects:
+                rows = written(rows, effect)
+            self.rows[step.after.key] = {**rows, "conversation": step.after}
+
+    def of(self, conversation):
+        return self.rows.get(conversation.key, EMPTY)
+
+    def load(self, key):
+        return self.rows[key]["conversation"] if key in self.rows else None
+
+    def dead(self, conversation, session_ids):
+        return self.of(conversation)["dead"] & frozenset(session_ids)
+
+    def context(self, conversation, *, first_session, last_session, limit):
+        turns = [turn for turn in self.turns(conversation) if first_session <= turn.session <= last_session]
+        told = {turn.number for turn in turns if turn.ended_at is not None}
+        return newest([message for message in self.messages(conversation) if message.turn in told], limit)
+
+    def turn_messages(self, conversation, turn):
+        return [message for message in self.messages(conversation) if message.turn == turn.number]
+
+    def turn_by_idempotency_key(self, conversation, idempotency_key):
+        turns = self.turns(conversation)
+        return next((turn for turn in turns if turn.idempotency_key == idempotency_key), None)
+
+    def messages(self, conversation, *, limit=None, before=None):
+        return page(self.of(conversation)["messages"], limit, before)
+
+    def turns(self, conversation, *, limit=None, before=None):
+        return page(self.of(conversation)["turns"], limit, before)
+
+    def sessions(self, conversation, *, limit=None, before=None):
+        return page(self.of(conversation)["sessions"], limit, before)
+
+    def transitions(self, conversation, *, limit=None, before=None):
+        return page(self.of(conversation)["transitions"], limit, before)
+
+    def conversations(self, *, limit=None, after=None):
+        keys = sorted(key for key in self.rows if after is None or key > after)
+        return [self.load(key) for key in keys[:limit]]
+
+    def running(self, *, until=None, limit=100):
+        running = [conversation for conversation in self.conversations() if conversation.running]
+        lapsed = [conversation for conversation in running if until is None or conversation.running.until <= until]
+        return sorted(lapsed, key=lambda conversation: conversation.running.until)[:limit]
+
+
+# [store end]
+
+
+# [rows]
+def written(rows, effect):
+    if type(effect) in INSERTS:
+        kind = INSERTS[type(effect)]
+        row, table = getattr(effect, kind), kind + "s"
+        if row.number != len(rows[table]) + 1:
+            raise StoreError(f"{kind} {row.number} is not the next one; nothing was written")
+        return {**rows, table: (*rows[table], row)}
+    if isinstance(effect, BuryId):
+        return {**rows, "dead": rows["dead"] | {effect.session_id}}
+    if isinstance(effect, BindSession):
+        return changed(rows, "sessions", effect.number, session_id=effect.session_id)
+    if isinstance(effect, CloseSession):
+        return changed(rows, "sessions", effect.number, closed_at=effect.at, closed_reason=effect.reason)
+    changes = {"last_message": effect.last_message}
+    if isinstance(effect, EndTurn):
+        changes |= {name: getattr(effect, name) for name in ("session", "status", "state", "healed")}
+        changes |= {name: getattr(effect.result, name) for name in RESULT if effect.result}
+        changes["ended_at"] = effect.at
+    return changed(rows, "turns", effect.number, **changes)
+
+
+def changed(rows, table, number, **changes):
+    row = rows[table][number - 1] if number <= len(rows[table]) else None
+    if row is None or (row.ended_at if "ended_at" in changes else getattr(row, "closed_at", None)):
+        raise StoreError(f"row {number} of {table} is missing or closed; nothing was written")
+    return {**rows, table: (*rows[table][: number - 1], attrs.evolve(row, **changes), *rows[table][number:])}
+
+
+def page(rows, limit, before):
+    if min(limit or 0, before or 0) < 0:
+        raise InvalidInput("limit and before must not be negative")
+    return newest(rows if before is None else rows[: max(0, before - 1)], limit)
+
+
+def newest(rows, limit):
+    return list(rows if limit is None else rows[max(0, len(rows) - limit) :])
+
+
+# [rows end]
+
+# [check]
+from fsm.testing import ConformanceError, check_store
+
+try:
+    check_store(DictStore)
+except ConformanceError as error:
+    print(error)
+# [check end]
+
+# [fix]
+from fsm import TurnStatus
+
+
+class FixedStore(DictStore):
+    def context(self, conversation, *, first_session, last_session, limit):
+        turns = [turn for turn in self.turns(conversation) if first_session <= turn.session <= last_session]
+        told = {turn.number for turn in turns if turn.status is TurnStatus.SUCCEEDED}
+        return newest([message for message in self.messages(conversation) if message.turn in told], limit)
+
+
+print(check_store(FixedStore))
+# [fix end]

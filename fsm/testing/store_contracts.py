@@ -1,0 +1,248 @@
+"""What every store must do: the contracts behind :func:`fsm.testing.check_store`.
+
+Most compare the store with :class:`~fsm.testing.ReferenceStore` after each step of scripts that the real decisions
+make (:mod:`fsm.testing.store_looks`); the others try what scripts can't: any content, steps that must be refused, two
+writers at once, a killed process (:mod:`fsm.testing.store_writers`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+from hypothesis import strategies as st
+
+from fsm import conversation as decide
+from fsm import effects as fx
+from fsm.content import text_block
+from fsm.errors import Conflict, InvalidInput, StoreError
+from fsm.records import Conversation, Message, TurnStatus
+from fsm.results import Result
+from fsm.testing import store_scripts as s
+from fsm.testing.bench import Bench
+from fsm.testing.report import Broken, Contract
+from fsm.testing.store_looks import (
+    KEYS_TOUR,
+    OTHERS_TOUR,
+    PAGED,
+    compared,
+    lists,
+    look_at_context,
+    look_at_dead_ids,
+    look_at_idempotency,
+    look_at_keys,
+    look_at_order,
+    look_at_pages,
+    look_at_rows,
+    look_at_the_others,
+)
+from fsm.testing.store_writers import (
+    killing,
+    processes,
+    reopening,
+    threads,
+)
+from fsm.turn import Answer
+
+__all__ = ["CONTRACTS"]
+
+
+CONTENTS: tuple[Any, ...] = (
+    "",
+    " ",
+    "\0",
+    "a\0b",
+    "\\u0000",
+    "\r\n\t\x1b",
+    "'; DROP TABLE message; --",
+    "\U0001f600 é e\u0301 \u202e \ufeff \uffff",
+    "x" * 100_000,
+    None,
+    True,
+    0,
+    -(2**63),
+    2**53 + 1,
+    0.1,
+    1e300,
+    [],
+    {},
+    [[], {}, [None]],
+    {"": {"": []}, "b": 1, "a": [1, 1.5, "1", None, False]},
+    [[[[[[[[[[[[]]]]]]]]]]]],
+)
+
+LEAVES = st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False)
+JSON: st.SearchStrategy[Any] = st.recursive(
+    LEAVES | st.text(), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)
+)
+
+
+def contents(bench: Bench) -> None:
+    """Whatever JSON can say comes back equal, wherever it is stored."""
+    with bench.store() as store:
+        for number, value in enumerate((*CONTENTS, *s.some(JSON, bench.examples))):
+            _say(s.Play(store), value, number)
+
+
+def _say(play: s.Play, value: Any, number: int) -> None:
+    told = json.dumps(value)
+    told = told if len(told) <= 60 else told[:59] + "…"
+    begin = decide.begin(
+        Conversation(f"k-{number}", number + 1, s.EPOCH, s.EPOCH),
+        content=({"type": "document", "source": value},),
+        provider="p",
+        owner=s.OWNER,
+        now=s.EPOCH.replace(microsecond=123456),
+        lease=s.LEASE,
+        metadata={"value": value},
+    )
+    result = Result(
+        session_id="s-ß'\"",
+        stop_reason="end_turn",
+        errors=(str(value),),
+        usage={"value": value},
+        cost_usd=0.1,
+        http_status=200,
+    )
+    answer = Answer((("assistant", ({"type": "text", "text": str(value)},), {"value": value}),), result)
+    end = decide.finish(begin.after, turn=1, owner=s.OWNER, result=result, answer=answer, now=s.EPOCH)
+    for step, what in ((begin, "turn 1 begins, with {} in its message and metadata"), (end, "it ends, with {} in it")):
+        play.story.append(what.format(told))
+        play.commit(step)
+        look_at_rows(play)
+
+
+# Steps that must be refused
+
+
+def refused(play: s.Play, step: fx.Step, why: str, *kinds: type[Exception]) -> None:
+    """Commit a step that must be refused, and see that nothing of it was written.
+
+    Args:
+        play: where it happens; what it holds must be what the store holds afterwards.
+        step: the step.
+        why: tells it, as the last step of the story.
+        kinds: the errors with which it may be refused.
+    """
+    play.story.append(why)
+    names = " or ".join(kind.__name__ for kind in kinds)
+    try:
+        play.store.commit(step)
+    except kinds:
+        pass
+    except Exception as error:
+        raise Broken(f"commit(step) must raise {names} and raised {type(error).__name__}", play.story) from error
+    else:
+        raise Broken(f"commit(step) must raise {names}, and returned", play.story)
+    look_at_rows(play)
+    look_at_dead_ids(play)
+    look_at_idempotency(play)
+
+
+def atomicity(bench: Bench) -> None:
+    """For each place in a step, and each kind of effect that can't be written."""
+    actions = (s.Begin(), s.End(), s.Begin(text="second"))
+    for name, make_bad in BAD_EFFECTS.items():
+        for position in range(4):
+            with bench.store() as store:
+                play = s.Play(store)
+                for action in actions:
+                    play.do(action)
+                before = play.conversation("a")
+                good = s.End("a", "expired", "s-2").decide(play)
+                assert good is not None  # noqa: S101  # a turn is running
+                effects = (*good.effects[:position], make_bad(before), *good.effects[position:])
+                step = attrs.evolve(good, effects=effects)
+                told = f"turn 2 ends, expired, in a step whose effect {position + 1} of {len(effects)} is {name}"
+                refused(play, step, told, StoreError, Conflict)
+
+
+BAD_EFFECTS: dict[str, Callable[[Conversation], fx.Effect]] = {
+    "a message whose number is taken": lambda c: fx.AddMessage(
+        Message(c.messages, 1, "user", (text_block("again"),), s.EPOCH)
+    ),
+    "the end of a turn that has ended": lambda c: fx.EndTurn(1, 1, TurnStatus.FAILED, c.state, 2, s.EPOCH),
+    "the end of a turn that never began": lambda c: fx.EndTurn(9, 1, TurnStatus.FAILED, c.state, 2, s.EPOCH),
+}
+"""Effects that no store can write after two turns, the second of them running."""
+
+
+def stale_snapshots(bench: Bench) -> None:
+    """Of two steps decided from one snapshot the second is refused."""
+    for first, second in (
+        (s.Begin(), s.Begin(text="me too")),
+        (s.End(), s.End(how="failed", text="no")),
+        (s.Reset(), s.End()),
+        (s.Extend(), s.Reset()),
+    ):
+        with bench.store() as store:
+            play = s.Play(store)
+            if not isinstance(first, s.Begin):
+                play.do(s.Begin())
+            late = second.decide(play)
+            assert late is not None  # noqa: S101  # possible by construction
+            play.do(first)
+            told = second.told(late)
+            refused(play, late, f"{told} (decided from the snapshot before step {len(play.story)})", Conflict)
+
+
+def retries(bench: Bench) -> None:
+    """A step that was committed is a conflict the second time, and its rows are there once."""
+    superseded: list[s.Action] = [s.Begin(), s.Reset()]
+    scripts: list[s.Script] = [[s.Begin()], [s.Begin(), s.End()], superseded, [*superseded, s.Late()]]
+    for script in scripts:
+        with bench.store() as store:
+            play = s.Play(store)
+            step = None
+            for action in script:
+                step = play.do(action)
+            assert step is not None  # noqa: S101  # possible by construction
+            refused(play, step, f"step {len(play.story)} is committed once more", Conflict)
+
+
+def bad_input(bench: Bench) -> None:
+    """A negative bound is no page."""
+    with bench.store() as store:
+        play = s.Play(store)
+        play.do(s.Begin())
+        conversation = play.conversation("a")
+        play.compare("load('nobody')", None, play.attempt("load", store.load, "nobody"))
+        for rows in PAGED:
+            for bound in ("limit", "before"):
+                _refuses_negative(play, rows, conversation, bound)
+
+
+def _refuses_negative(play: s.Play, rows: str, conversation: Conversation, bound: str) -> None:
+    what = f"{rows}('a', {bound}=-1)"
+    try:
+        found = getattr(play.store, rows)(conversation, **{bound: -1})
+    except InvalidInput:
+        return
+    except Exception as error:
+        raise Broken(f"{what} must raise InvalidInput and raised {type(error).__name__}", play.story) from error
+    raise Broken(f"{what} must raise InvalidInput and returned {len(list(found))} rows", play.story)
+
+
+CONTRACTS: tuple[Contract[Bench], ...] = (
+    compared("rows", "what was committed reads back equal (G4, G6, G7)", look_at_rows),
+    compared("order", "rows come in the order of their numbers, without gaps (G5)", look_at_order),
+    compared("pages", "limit and before select the newest rows, oldest first", look_at_pages, share=5),
+    compared("context", "the context is the succeeded turns of the sessions asked for (G3)", look_at_context),
+    compared("dead ids", "an id that was reported dead is remembered (G2)", look_at_dead_ids),
+    compared("idempotency", "a turn is found by its idempotency key (G13)", look_at_idempotency),
+    Contract("lists", "conversations come by key, running ones by lease", lists),
+    compared("isolation", "a step of one conversation shows in no other", look_at_the_others, tour=OTHERS_TOUR),
+    compared("keys", "any key of up to 512 characters names one conversation", look_at_keys, share=100, tour=KEYS_TOUR),
+    Contract("contents", "any JSON and any text reads back equal", contents),
+    Contract("atomicity", "a step is written whole or not at all (G16)", atomicity),
+    Contract("stale snapshots", "a step decided from an old version is a conflict", stale_snapshots),
+    Contract("retries", "a step that is committed twice is written once (G13)", retries),
+    Contract("bad input", "what can be no page is refused", bad_input),
+    Contract("two threads", "of two threads nobody loses a turn (G5)", threads),
+    Contract("two processes", "of two processes nobody loses a turn (G5)", processes),
+    Contract("reopening", "what was committed is there when it is opened again (G8)", reopening),
+    Contract("kill -9", "what was acknowledged survives a killed process (G8, G9)", killing),
+)
+"""All of them, the quick ones first."""

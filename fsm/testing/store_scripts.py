@@ -1,0 +1,475 @@
+"""Scripts for stores: what may happen to conversations, as plain data, played on a store and on the reference store.
+
+A script is a list of :class:`Action`. Each is decided by the real functions of :mod:`fsm.conversation` from what the
+:class:`~fsm.testing.ReferenceStore` holds, committed to both stores, and then a *look* compares what they read. An
+action that is not possible at the time (the end of a turn when none is running) is left out, so any part of a script
+is a script: :func:`smallest` drops what is not needed to show a deviation.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from typing import Any, Literal, TypeAlias
+
+import attrs
+from attrs import frozen
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from fsm import conversation as decide
+from fsm.content import Block, text_block
+from fsm.effects import Step
+from fsm.errors import ConversationBusy, TurnSuperseded
+from fsm.records import Conversation, TurnStatus
+from fsm.results import EXPIRED, Result
+from fsm.store import Store
+from fsm.testing.reference import ReferenceStore
+from fsm.testing.report import Broken
+from fsm.turn import Answer
+
+__all__ = ["TOUR", "Action", "Look", "Play", "Script", "deviation", "search", "smallest", "some"]
+
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+LEASE = timedelta(seconds=60)
+OWNER = "worker"
+PATIENCE = 10.0
+"""How long to make one script smaller, in seconds."""
+
+IDS = ("s-1", "s-2", "s-3")
+
+Ending: TypeAlias = Literal["succeeded", "failed", "expired", "interrupted", "healed"]
+
+
+@frozen
+class Begin:
+    """A turn begins; one whose lease is over is ended on the way, and a stale session renewed."""
+
+    key: str = "a"
+    text: str = "hello"
+    provider: str = "p"
+    idempotency_key: str | None = None
+
+    def decide(self, play: Play) -> Step | None:
+        before = play.conversation(self.key)
+        if self.idempotency_key and play.reference.turn_by_idempotency_key(before, self.idempotency_key):
+            return None  # a manager would return its stored reply
+        with suppress(ConversationBusy):
+            return decide.begin(
+                before,
+                content=(text_block(self.text),),
+                provider=self.provider,
+                owner=OWNER,
+                now=play.now,
+                lease=LEASE,
+                idempotency_key=self.idempotency_key,
+            )
+        return None
+
+    def told(self, step: Step) -> str:
+        named = f" with the idempotency key {self.idempotency_key!r}" if self.idempotency_key else ""
+        return f"turn {step.after.turns} begins in {self.key!r}{named}: {self.text!r}"
+
+
+@frozen
+class End:
+    """The running turn ends, or is healed."""
+
+    key: str = "a"
+    how: Ending = "succeeded"
+    session_id: str | None = "s-1"
+    text: str = "yes"
+
+    def decide(self, play: Play) -> Step | None:
+        before = play.conversation(self.key)
+        if before.running is None:
+            return None
+        answer = _said(self.text) if self.how != "healed" else Answer()
+        turn: dict[str, Any] = {"turn": before.running.turn, "owner": OWNER, "now": play.now}
+        if self.how == "interrupted":
+            return decide.interrupt(before, answer=answer, **turn)
+        result = self._result
+        turn["dead"] = play.dead(before, self.session_id)
+        if self.how == "healed":
+            return decide.heal(before, result=result, lease=LEASE, **turn)
+        return decide.finish(before, result=result, answer=attrs.evolve(answer, result=result), **turn)
+
+    @property
+    def _result(self) -> Result:
+        match self.how:
+            case "expired" | "healed":
+                return Result(subtype=EXPIRED, is_error=True, session_id=self.session_id)
+            case "failed":
+                return Result(is_error=True, session_id=self.session_id, http_status=429)
+        return Result(session_id=self.session_id, stop_reason="end_turn")
+
+    def told(self, step: Step) -> str:
+        named = f", naming session {self.session_id}" if self.session_id and self.how != "interrupted" else ""
+        turn = f"turn {step.before.turns} of {self.key!r}"
+        if self.how == "healed":
+            return f"{turn} finds its session dead{named}, and is healed"
+        return f"{turn} ends, {self.how}{named}: {self.text!r}"
+
+
+@frozen
+class Reset:
+    """A forced reset."""
+
+    key: str = "a"
+
+    def decide(self, play: Play) -> Step | None:
+        before = play.conversation(self.key)
+        if before.version == 0:
+            return None
+        return decide.reset(before, reason="asked for", provider=before.provider, now=play.now, force=True)
+
+    def told(self, step: Step) -> str:
+        ended = f", which ends turn {step.before.running.turn} as superseded" if step.before.running else ""
+        return f"{self.key!r} is reset{ended}"
+
+
+@frozen
+class Late:
+    """The answer of the newest turn comes after somebody else had ended it."""
+
+    key: str = "a"
+    session_id: str | None = None
+
+    def decide(self, play: Play) -> Step | None:
+        before = play.conversation(self.key)
+        ended = play.reference.turns(before, limit=1)
+        if not ended or ended[0].status not in {TurnStatus.INTERRUPTED, TurnStatus.SUPERSEDED}:
+            return None
+        result = Result(subtype=EXPIRED, is_error=True, session_id=self.session_id) if self.session_id else None
+        answer = attrs.evolve(_said("late"), result=result)
+        dead = play.dead(before, self.session_id)
+        return decide.late(before, turn=ended[0].number, answer=answer, now=play.now, dead=dead)
+
+    def told(self, step: Step) -> str:
+        reported = f", and reports session {self.session_id} dead" if self.session_id else ""
+        return f"the answer of turn {step.before.turns} of {self.key!r} comes late{reported}"
+
+
+@frozen
+class Extend:
+    """The lease of the running turn is lengthened."""
+
+    key: str = "a"
+
+    def decide(self, play: Play) -> Step | None:
+        before = play.conversation(self.key)
+        with suppress(TurnSuperseded):
+            return decide.extend(before, turn=before.turns, owner=OWNER, now=play.now, lease=LEASE)
+        return None
+
+    def told(self, step: Step) -> str:
+        return f"turn {step.before.turns} of {self.key!r} gets a longer lease"
+
+
+@frozen
+class Clock:
+    """The clock is put forward or back."""
+
+    seconds: int = 120
+
+    def told(self) -> str:
+        way = "forward" if self.seconds > 0 else "back"
+        return f"the clock goes {way} by {abs(self.seconds)} seconds"
+
+
+Action: TypeAlias = Begin | End | Reset | Late | Extend | Clock
+Script: TypeAlias = Sequence[Action]
+
+TOUR: Script = (
+    Begin(idempotency_key="i-1"),
+    End(),
+    Begin("b", "and you?", idempotency_key="i-1"),
+    Begin(text="second"),
+    End(how="failed"),
+    End("b", session_id=None),
+    Clock(-30),
+    Begin(text="third"),
+    Extend(),
+    End(how="healed", session_id="s-2"),
+    End(session_id="s-3", text="well"),
+    Begin(text="fourth", idempotency_key="i-2"),
+    End(how="expired", session_id="s-3", text="not any more"),
+    Begin(text="fifth"),
+    Reset(),
+    Late(session_id="s-1"),
+    Begin(text="sixth", provider="q"),
+    Clock(120),
+    Begin(text="seventh", provider="q"),
+    End(how="interrupted", text="I was about to"),
+    Reset(),
+    Begin(text="eighth", provider="q"),
+    End(session_id=None),
+    Begin("b", "still there?"),
+)
+"""One script that meets everything once."""
+
+
+def _said(text: str) -> Answer:
+    content: tuple[Block, ...] = (text_block(text),)
+    return Answer((("assistant", content, None),))
+
+
+class Play:
+    """One script on its way.
+
+    Attributes:
+        reference: what the store is compared with.
+        story: what has happened so far, in words.
+        acted: the key of the conversation of the last step.
+        noted: a note for each key, for a look that compares one step with the next.
+
+    Args:
+        store: the store that is checked.
+        prefix: put before each key, for a store that has seen other plays.
+        ids: names conversations.
+    """
+
+    def __init__(self, store: Store, prefix: str = "", ids: Iterator[int] | None = None) -> None:
+        self.store = store
+        self.reference: Store = ReferenceStore()
+        self.now = EPOCH
+        self.story: list[str] = []
+        self.acted: str | None = None
+        self.noted: dict[str, Any] = {}
+        self._prefix = prefix
+        self._ids = ids or itertools.count(1)
+
+    def conversation(self, key: str) -> Conversation:
+        """The conversation as it must stand."""
+        known = self.reference.load(self._prefix + key)
+        return known or Conversation(self._prefix + key, next(self._ids), self.now, self.now)
+
+    def conversations(self) -> list[Conversation]:
+        """All that there must be, in the order of their keys."""
+        return list(self.reference.conversations())
+
+    def dead(self, conversation: Conversation, session_id: str | None) -> frozenset[str]:
+        """Whether the id that a result names was reported dead."""
+        return self.reference.dead(conversation, [session_id] if session_id else [])
+
+    def do(self, action: Action) -> Step | None:
+        """Let one thing happen in both stores; None if it is not possible now."""
+        if isinstance(action, Clock):
+            self.now += timedelta(seconds=action.seconds)
+            self.story.append(action.told())
+            return None
+        self.now += timedelta(seconds=1)
+        step = action.decide(self)
+        if step is None:
+            return None
+        self.story.append(action.told(step))
+        self.commit(step)
+        return step
+
+    def commit(self, step: Step) -> None:
+        """Commit a step to both stores."""
+        self.acted = step.after.key
+        self.reference.commit(step)
+        self.attempt("commit(step)", self.store.commit, step)
+
+    def attempt(self, what: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call the store; whatever it raises is a deviation."""
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:
+            raise Broken(f"{what} raised {type(error).__name__}: {error}", self.story) from error
+
+    def same(self, method: str, *args: Any, **kwargs: Any) -> None:
+        """Compare what a method of the two stores reads.
+
+        Raises:
+            Broken: the store reads something else than the reference.
+        """
+        expected = getattr(self.reference, method)(*args, **kwargs)
+        what = _call(method, args, kwargs)
+        found = self.attempt(what, getattr(self.store, method), *args, **kwargs)
+        self.compare(what, expected, found)
+
+    def compare(self, what: str, expected: Any, found: Any) -> None:
+        """Raise :class:`Broken` if what was read is not what must be read."""
+        if isinstance(expected, list | tuple) and not isinstance(found, str | bytes):
+            with suppress(TypeError):
+                expected, found = list(expected), list(found)
+        if expected != found:
+            raise Broken(f"{what} {_difference(expected, found)}", self.story)
+
+
+Look: TypeAlias = Callable[[Play], None]
+"""Compares what the two stores of a play read; raises :class:`Broken`."""
+
+
+def deviation(play: Play, script: Script, look: Look) -> Broken | None:
+    """Play a script, look after each step; what deviates first, or None."""
+    try:
+        for action in script:
+            if play.do(action) is not None:
+                look(play)
+    except Broken as broken:
+        return broken
+    return None
+
+
+def search(store: Store, look: Look, examples: int, tour: Script = TOUR) -> Script | None:
+    """A script on which a store deviates from the reference, or None if none was found.
+
+    Args:
+        store: the store; each script plays in conversations of its own.
+        look: what is compared after each step.
+        examples: how many scripts to try after the tour.
+        tour: the script to begin with.
+    """
+    numbers, ids = itertools.count(1), itertools.count(1)
+    found: list[Script] = []
+
+    def attempt(script: Script) -> None:
+        if not found and deviation(Play(store, f"{next(numbers):04}-", ids), script, look):
+            found.append(script)
+
+    attempt(tour)
+    if not found and examples:
+        _quietly(examples)(given(SCRIPTS)(attempt))()
+    return found[0] if found else None
+
+
+def some(strategy: st.SearchStrategy[Any], examples: int) -> list[Any]:
+    """So many values of a strategy, always the same ones."""
+    values: list[Any] = []
+
+    def keep(value: Any) -> None:
+        values.append(value)
+
+    if examples:
+        _quietly(examples)(given(strategy)(keep))()
+    return values
+
+
+def smallest(script: Script, fails: Callable[[Script], bool], patience: float = PATIENCE) -> Script:
+    """Drop and simplify actions for as long as the script still fails.
+
+    Args:
+        script: a script that fails.
+        fails: whether another one does.
+        patience: after how many seconds to be content with what was found.
+
+    >>> smallest([Begin(), Clock(7), Reset("b")], lambda script: any(isinstance(a, Clock) for a in script))
+    [Clock(seconds=120)]
+    """
+    deadline = time.monotonic() + patience
+    before: Script = []
+    while before != script:
+        before = script
+        for make_smaller in (_without, _simplified):
+            for position in (*range(len(script) - 1, -1, -1), *range(len(script) - 1, -1, -1)):
+                for smaller in make_smaller(script, position):
+                    if time.monotonic() > deadline:
+                        return script
+                    if fails(smaller):
+                        script = smaller
+                        break
+    return script
+
+
+def _without(script: Script, position: int) -> Iterator[Script]:
+    """The script without what stands here, the most first."""
+    for cut in (8, 3, 1):
+        if position + cut <= len(script):
+            yield [*script[:position], *script[position + cut :]]
+
+
+def _simplified(script: Script, position: int) -> Iterator[Script]:
+    """The script with a simpler action here."""
+    if position >= len(script):
+        return
+    action = script[position]
+    plain: Any = type(action)()
+    for name in plain.__match_args__:
+        if getattr(action, name) != getattr(plain, name):
+            yield [*script[:position], attrs.evolve(action, **{name: getattr(plain, name)}), *script[position + 1 :]]
+
+
+def _quietly(examples: int) -> settings:
+    return settings(
+        max_examples=examples,
+        phases=[Phase.generate],
+        database=None,
+        derandomize=True,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+def _call(method: str, args: Sequence[object], kwargs: dict[str, object]) -> str:
+    words = [repr(arg.key) if isinstance(arg, Conversation) else _short(arg) for arg in args]
+    words += [f"{name}={_short(value)}" for name, value in kwargs.items() if value is not None]
+    return f"{method}({', '.join(words)})"
+
+
+def _difference(expected: object, found: object) -> str:
+    """What was expected and what came, as short as it can be told."""
+    if isinstance(expected, list) and isinstance(found, list):
+        if len(expected) != len(found) or not expected:
+            return f"must be {_rows(expected)} and is {_rows(found)}"
+        if _rows(expected) != _rows(found):
+            return f"must be in the order {_rows(expected)} and is {_rows(found)}"
+        number, pair = next((n, pair) for n, pair in enumerate(zip(expected, found, strict=True)) if pair[0] != pair[1])
+        return f"[{number}] {_difference(*pair)}"
+    if type(expected) is type(found) and attrs.has(type(expected)):
+        for name in getattr(expected, "__match_args__", ()):
+            left, right = getattr(expected, name), getattr(found, name)
+            if left != right:
+                return f"must have {name}={_short(left)} and has {_short(right)}"
+    return f"must be {_short(expected)} and is {_short(found)}"
+
+
+def _rows(rows: list[Any]) -> str:
+    return f"[{', '.join(_short(row) for row in rows)}]"
+
+
+def _short(value: object) -> str:
+    if isinstance(value, frozenset | set):
+        return f"{{{', '.join(sorted(map(repr, value)))}}}"
+    if isinstance(value, Enum):
+        return str(value.value)
+    if isinstance(value, datetime):
+        return f"{value:%H:%M:%S}"
+    for name in ("number", "key"):
+        if attrs.has(type(value)) and hasattr(value, name):
+            return f"{type(value).__name__.lower()} {getattr(value, name)!r}"
+    told = repr(value)
+    return told if len(told) <= 120 else told[:119] + "…"
+
+
+KEYS = st.sampled_from(["a", "a", "b"])
+SESSION_IDS = st.sampled_from([*IDS, None])
+TEXTS = st.sampled_from(["hello", "and?", "well…"])
+HOWS: st.SearchStrategy[Ending] = st.sampled_from(
+    ["succeeded", "succeeded", "failed", "expired", "interrupted", "healed"]
+)
+
+BEGINS = st.builds(
+    Begin,
+    key=KEYS,
+    text=TEXTS,
+    provider=st.sampled_from(["p", "p", "p", "q"]),
+    idempotency_key=st.sampled_from([None, None, "i-1", "i-2"]),
+)
+ENDS = st.builds(End, key=KEYS, how=HOWS, session_id=SESSION_IDS, text=TEXTS)
+OTHERS: st.SearchStrategy[Action] = st.one_of(
+    st.builds(Reset, key=KEYS),
+    st.builds(Late, key=KEYS, session_id=SESSION_IDS),
+    st.builds(Extend, key=KEYS),
+    st.builds(Clock, st.sampled_from([-30, 120])),
+)
+SCRIPTS: st.SearchStrategy[list[Action]] = st.lists(
+    st.one_of(BEGINS, ENDS, BEGINS, ENDS, OTHERS), min_size=3, max_size=12
+)
+"""Scripts of up to twelve actions in two conversations, with a pool of three session ids."""
