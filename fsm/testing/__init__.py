@@ -3,19 +3,27 @@
 from fsm.testing.contracts import check_provider, check_store
 from fsm.testing.explore import Exploration, Violation, explore, replay
 from fsm.testing.explore_decisions import Decisions
+from fsm.testing.machine import ConversationMachine, conversation_machine
 from fsm.testing.reference import ReferenceStore
 from fsm.testing.report import ConformanceError, Outcome, Report
+from fsm.testing.trace import Checked, TraceError, check_database, check_log
 
 __all__ = [
+    "Checked",
     "ConformanceError",
+    "ConversationMachine",
     "Decisions",
     "Exploration",
     "Outcome",
     "ReferenceStore",
     "Report",
+    "TraceError",
     "Violation",
+    "check_database",
+    "check_log",
     "check_provider",
     "check_store",
+    "conversation_machine",
     "explore",
     "replay",
 ]

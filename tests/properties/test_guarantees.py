@@ -5,7 +5,7 @@ from itertools import groupby, pairwise
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import given, note
 from hypothesis import strategies as st
 
 from fsm import (
@@ -39,6 +39,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RefusingStore]:
 
 def after_each_step(world: World, script: Script) -> Iterator[Conversation]:
     """Play a script, and stop after each step at which there is a conversation to look at."""
+    note(s.story(script))
     for step in script:
         world.do(step)
         if (conversation := world.conversation) is not None:
@@ -100,7 +101,7 @@ def has_succeeded(asked: Asked) -> bool:
     return asked.result is not None and asked.result.trigger is Trigger.SUCCEEDED
 
 
-@given(script=s.scripts(st.builds(s.RefuseWrite, st.integers(1, 3))))
+@given(script=s.scripts(s.refused_writes()))
 def test_g4_no_stored_message_is_ever_changed_or_removed(store: RefusingStore, script: Script) -> None:
     """G4, whatever happens, refused writes among it."""
     before: list[Message] = []
@@ -135,7 +136,7 @@ def test_g5_everything_is_numbered_without_gaps_and_one_turn_runs_at_most(store:
     assert [turn.first_message for turn in turns] == sorted(turn.first_message for turn in turns)
 
 
-@given(script=s.scripts(st.builds(s.RefuseWrite, st.integers(1, 3))))
+@given(script=s.scripts(s.refused_writes()))
 def test_g6_the_log_is_a_path_of_the_table_and_replays_to_what_is_stored(store: RefusingStore, script: Script) -> None:
     """G6: state, session, session id; and each move stands at the version of its commit."""
     edges = {(row.source, row.trigger, row.target) for row in TABLE}
@@ -222,13 +223,13 @@ def test_g11_a_turn_is_healed_at_most_once_and_only_before_it_said_anything(
             assert not (died and first.request.session_id is not None and not first.content_first)
 
 
-@given(script=s.scripts(st.builds(s.Send, s.TWO_ACTS, idempotency_key=st.sampled_from(s.KEYS))))
+@given(script=s.scripts(s.named_sends()))
 def test_g13_one_idempotency_key_reaches_the_provider_once_and_returns_the_stored_reply(
     store: RefusingStore, script: Script
 ) -> None:
     """G13: the first reply, whatever it was, is what every later call gets."""
     world = World(store).play(script)
-    for key in s.KEYS:
+    for key in s.NAMES:
         named = [o for o in world.outcomes if isinstance(o.step, s.Send) and o.step.idempotency_key == key]
         reached = [outcome for outcome in named if outcome.asked]
         assert len(reached) <= 1
@@ -252,7 +253,7 @@ def result_as_stored(reply: s.Result | None) -> object:
     return result and attrs.evolve(result, text=None, raw=None, content=None, provider_data=None)
 
 
-@given(opening=s.SUCCESSES, failing=st.lists(s.well_formed(s.FAILURES), min_size=1, max_size=4))
+@given(opening=s.successes(), failing=st.lists(s.well_formed(s.failures()), min_size=1, max_size=4))
 def test_g14_any_other_error_leaves_the_session_resumable(
     store: RefusingStore, opening: s.Result, failing: list[s.Act]
 ) -> None:
@@ -286,7 +287,7 @@ def test_g15_a_session_of_one_provider_is_never_resumed_at_another(store: Refusi
                 assert after.opened_reason == f"provider changed from {before.provider} to {after.provider}"
 
 
-@given(script=s.scripts(st.builds(s.RefuseWrite, st.integers(1, 3)), st.builds(s.RefuseWrite, st.just(2))))
+@given(script=s.scripts(s.refused_writes(), st.builds(s.RefuseWrite, st.just(2))))
 def test_g16_a_refused_write_is_never_swallowed_and_the_next_turn_is_safe(store: RefusingStore, script: Script) -> None:
     """G16: the caller gets the error, with the reply if the provider had answered; then the conversation goes on."""
     world = World(store)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from attrs import define, field
+from hypothesis import note
 
 from fsm import (
     ContextWindow,
@@ -29,8 +30,8 @@ from fsm import (
 )
 from fsm.effects import Step as Committed
 from fsm.results import Event
+from fsm.testing.steps import Act, Hang, RefuseWrite, Reset, Restart, Send, Step, Wake, story
 from persistence import SQLStore
-from tests.properties.scripts import Act, Hang, RefuseWrite, Reset, Restart, Send, Step, Wake
 
 NUMBERS = itertools.count()
 LEASE = 60.0
@@ -61,6 +62,7 @@ class World:
 
     def play(self, script: list[Step]) -> "World":
         """Let everything happen, checking nothing but that only errors of the library come up."""
+        note(story(script))
         for step in script:
             self.do(step)
         return self
