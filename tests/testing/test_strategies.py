@@ -103,8 +103,10 @@ def test_a_step_reads_as_a_sentence_and_as_code() -> None:
     ]
     assert eval(repr(script), names) == script
     assert story(script).splitlines() == [
-        "1. a message named i-1, given up after 1 events, by a worker that does not heal; "
-        "a answers: calls look, failure of t-1, raises; if asked again: “yes”, ends without a result",
+        (
+            "1. a message named i-1, given up after 1 events, by a worker that does not heal; "
+            "a answers: calls look, failure of t-1, raises; if asked again: “yes”, ends without a result"
+        ),
         "2. a message whose worker stops after 2 events; b answers: success, HTTP 429 (an error) of no session",
         "3. a reset",
         "4. a forced reset",
