@@ -134,6 +134,8 @@ class Draft:
         """Append what the AI said, and end the running turn."""
         self.answer(turn, answer)
         self.running = None
+        # The newest message is its own only if it has just said it: one of an earlier turn may have come late (G10).
+        last = self.messages if answer.messages else None
         self.effects.append(
-            EndTurn(turn, self.session, status, self.state, self.messages, self.now, answer.result, answer.healed)
+            EndTurn(turn, self.session, status, self.state, last, self.now, answer.result, answer.healed)
         )

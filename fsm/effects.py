@@ -46,7 +46,7 @@ class EndTurn:
         session: the session it ended in.
         status: any but ``running``.
         state: the state that the conversation is in afterwards.
-        last_message: the number of its last message.
+        last_message: the number of its last message; None: nothing was said since it began, so it stays what it is.
         at: when.
         result: its result, if it had one.
         healed: whether a dead session was replaced within it.
@@ -56,7 +56,7 @@ class EndTurn:
     session: int
     status: TurnStatus
     state: State
-    last_message: int
+    last_message: int | None
     at: datetime
     result: Result | None = None
     healed: bool = False

@@ -7,11 +7,11 @@ all databases: the dialect is whatever peewee writes for the database at hand.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from attrs import frozen
-from peewee import SQL, Database, Field, Model, Query, Value
+from peewee import SQL, Database, Field, Model, Query, Value, fn
 
 from persistence.models import Conversation, DeadId, Message, Session, Transition, Turn
 
@@ -55,8 +55,14 @@ def _insert(model: type[Model]) -> Query:
     return model.insert({field: _place(field.name) for field in _fields(model)})
 
 
-def _update(model: type[Model], *names: str) -> Query:
-    return model.update({field: _place(field.name) for field in _fields(model, *names)})
+def _update(model: type[Model], *names: str, kept: Collection[str] = ()) -> Query:
+    """Change these columns; those of ``kept`` stay as they are when they are given NULL."""
+    return model.update(
+        {
+            field: fn.COALESCE(_place(field.name), field) if field.name in kept else _place(field.name)
+            for field in _fields(model, *names)
+        }
+    )
 
 
 def _page(model: type[Model]) -> Query:
@@ -124,6 +130,7 @@ class Statements:
                     "healed",
                     "state",
                 ],
+                kept={"last_message"},
             ).where(_row(Turn), Turn.status == SQL("'running'"))
         )
         self.extend_turn = self._compile(_update(Turn, "last_message").where(_row(Turn)))

@@ -71,7 +71,7 @@ def test_a_running_turn_makes_the_conversation_busy_until_its_lease_is_over() ->
     with pytest.raises(ConversationBusy, match=r"'k': turn 1 is running, by o until 00:01:30 UTC"):
         begin(running, now=running.running.until - timedelta(microseconds=1))
     taken_over = begin(running, now=running.running.until)
-    assert EndTurn(1, 1, TurnStatus.INTERRUPTED, State.FRESH, 1, running.running.until) in taken_over.effects
+    assert EndTurn(1, 1, TurnStatus.INTERRUPTED, State.FRESH, None, running.running.until) in taken_over.effects
     assert taken_over.after.running.turn == 2
 
 
@@ -216,7 +216,7 @@ def test_a_reset_needs_force_while_a_turn_runs() -> None:
     with pytest.raises(ConversationBusy):
         decide.reset(FIRST.after, reason="r", provider="demo", now=LATER)
     step = decide.reset(FIRST.after, reason="r", provider="demo", now=LATER, force=True)
-    assert EndTurn(1, 1, TurnStatus.SUPERSEDED, State.FRESH, 1, LATER) in step.effects
+    assert EndTurn(1, 1, TurnStatus.SUPERSEDED, State.FRESH, None, LATER) in step.effects
     assert (step.after.session, step.after.running) == (2, None)
 
 

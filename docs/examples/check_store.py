@@ -87,7 +87,7 @@ def written(rows, effect):
         return changed(rows, "sessions", effect.number, session_id=effect.session_id)
     if isinstance(effect, CloseSession):
         return changed(rows, "sessions", effect.number, closed_at=effect.at, closed_reason=effect.reason)
-    changes = {"last_message": effect.last_message}
+    changes = {"last_message": effect.last_message} if effect.last_message else {}
     if isinstance(effect, EndTurn):
         changes |= {name: getattr(effect, name) for name in ("session", "status", "state", "healed")}
         changes |= {name: getattr(effect.result, name) for name in RESULT if effect.result}

@@ -285,7 +285,7 @@ class ConversationMachine(RuleBasedStateMachine):
             if due is not None:
                 heard = self._next(live, "it was not asked")
                 if not isinstance(heard, Heard):
-                    self._fail([f"the provider was not asked again in turn {live.turn}"])
+                    self._fail([f"G11: the provider was not asked again in turn {live.turn}"])
                 self._check([] if heard.stored else ["G8: the provider heard of a turn that was not stored"])
                 wants = getattr(self._provider(self.model.provider), "wants_transcript", False)
                 self._check(asked_differs(heard.request, due, self.model, wants_transcript=wants))
@@ -301,7 +301,7 @@ class ConversationMachine(RuleBasedStateMachine):
     def _next(self, live: Live, otherwise: str) -> Any:
         tape = self.books.tapes[live.turn]
         if not tape:
-            self._fail([f"the provider should have been asked more in turn {live.turn}: {otherwise}"])
+            self._fail([f"G11: the provider should have been asked more in turn {live.turn}: {otherwise}"])
         return tape.popleft()
 
     # How it is checked

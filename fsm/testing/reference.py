@@ -193,7 +193,7 @@ def _end(effect: fx.EndTurn) -> dict[str, object]:
         "session": effect.session,
         "status": effect.status,
         "state": effect.state,
-        "last_message": effect.last_message,
+        **({} if effect.last_message is None else {"last_message": effect.last_message}),
         "ended_at": effect.at,
         "healed": effect.healed,
         **said,

@@ -65,7 +65,7 @@ class _Readable:
     def __repr__(self) -> str:
         return _code(self)
 
-    def _repr_pretty_(self, printer: Any, _: bool) -> None:  # as IPython and Hypothesis call it
+    def _repr_pretty_(self, printer: Any, _: object) -> None:
         printer.text(repr(self))
 
 

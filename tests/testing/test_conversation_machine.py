@@ -139,7 +139,7 @@ class LosesEverythingInACrash(ReferenceStore):
         (StoresTheIdFromTheError, "G1"),
         (LosesTheReason, "G6"),
         (GarblesAnswers, "G"),
-        (SwallowsWrites, "G9"),
+        (SwallowsWrites, "G"),
         (LosesEverythingInACrash, "G"),
     ],
 )
@@ -271,6 +271,16 @@ def test_a_late_answer_that_can_not_be_kept_is_handed_to_the_caller_with_the_err
     played.reset(step=Reset(force=True), worker="second")
     played.refuse_write(step=RefuseWrite(1))
     played.wake(which=0)
+
+
+def test_a_turn_that_said_nothing_does_not_claim_the_late_message_of_another(played: ConversationMachine) -> None:
+    """G5: the newest message of the conversation is not always the last one of the turn that ends."""
+    played.hang(step=Hang((WELL,), take=1), worker="first", content="hello")
+    played.reset(step=Reset(force=True), worker="first")
+    played.hang(step=Hang((WELL,), take=0), worker="second", content="hello")
+    played.wake(which=0)
+    played.wait(seconds=60.0)
+    played.recover(worker="first")
 
 
 def test_a_subclass_may_check_a_manager_of_its_own() -> None:

@@ -102,11 +102,10 @@ def test_a_step_reads_as_a_sentence_and_as_code() -> None:
         RefuseWrite(2),
     ]
     assert eval(repr(script), names) == script
+    first = "1. a message named i-1, given up after 1 events, by a worker that does not heal; a answers: "
+    first += "calls look, failure of t-1, raises; if asked again: “yes”, ends without a result"
     assert story(script).splitlines() == [
-        (
-            "1. a message named i-1, given up after 1 events, by a worker that does not heal; "
-            "a answers: calls look, failure of t-1, raises; if asked again: “yes”, ends without a result"
-        ),
+        first,
         "2. a message whose worker stops after 2 events; b answers: success, HTTP 429 (an error) of no session",
         "3. a reset",
         "4. a forced reset",
