@@ -68,7 +68,7 @@ from fsm.testing.report import *
 nitpick_ignore_regex = [
     ("py:.*", r"(collections|contextlib|datetime|enum|types|typing)\..*"),
     ("py:.*", r"(Any|AbstractContextManager|Callable|Collection|Iterator|AsyncIterator|Mapping|Sequence|Literal|Self)"),
-    ("py:.*", r"(anthropic|transitions)\..*"),
+    ("py:.*", r"(anthropic|hypothesis|transitions)\..*"),
     ("py:.*", r"(datetime|timedelta|optional|LookupError|ValueError|Exception|StrEnum|Protocol|TracebackType)"),
 ]
 

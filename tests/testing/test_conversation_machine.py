@@ -234,7 +234,7 @@ def test_a_failing_example_shrinks_to_a_story() -> None:
             settings=settings(database=None, max_examples=100, phases=[Phase.generate, Phase.shrink]),
         )
     (sentence,) = str(caught.value).partition("What happened:\n")[2].splitlines()
-    assert sentence.startswith("1. first worker: a message")
+    assert sentence.startswith("1. first worker, 'hello': a message")
 
 
 WELL = Act((TextDelta("well"), Result(session_id="s-1")))
