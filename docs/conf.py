@@ -62,13 +62,15 @@ from fsm.testing.explore_decisions import *
 from fsm.testing.explore_world import *
 from fsm.testing.mutants import *
 from fsm.testing.report import *
+from fsm.testing.strategies import *
+from fsm.testing.trace import *
 """
 
 # No inventory of another project is fetched: the build needs no network.
 nitpick_ignore_regex = [
     ("py:.*", r"(collections|contextlib|datetime|enum|types|typing)\..*"),
     ("py:.*", r"(Any|AbstractContextManager|Callable|Collection|Iterator|AsyncIterator|Mapping|Sequence|Literal|Self)"),
-    ("py:.*", r"(anthropic|transitions)\..*"),
+    ("py:.*", r"(anthropic|hypothesis|transitions)\..*"),
     ("py:.*", r"(datetime|timedelta|optional|LookupError|ValueError|Exception|StrEnum|Protocol|TracebackType)"),
 ]
 

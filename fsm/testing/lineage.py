@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 from fsm.records import Conversation, Session, Transition
 from fsm.states import State, Trigger
 from fsm.store import Store
-from fsm.testing.replay import Place, Replay, TraceError
+from fsm.testing.moves import Place, Replay, TraceError
 
 __all__ = ["check_dead", "check_row", "check_sessions", "rows"]
 

@@ -16,7 +16,7 @@ from attrs import define
 from fsm.records import Conversation, Transition
 from fsm.store import Store
 from fsm.testing.lineage import PAGE, check_dead, check_row, check_sessions
-from fsm.testing.replay import Replay, TraceError
+from fsm.testing.moves import Replay, TraceError
 from fsm.testing.turns import check_messages, check_turns
 
 __all__ = ["Checked", "TraceError", "check_conversation", "check_database", "check_log"]
@@ -70,7 +70,7 @@ def check_log(transitions: Iterable[Transition]) -> Checked:
     >>> check_log(log + log)
     Traceback (most recent call last):
     ...
-    fsm.testing.replay.TraceError: conversation 'ticket-42': transition 1 breaks G5: number 2 was due
+    fsm.testing.moves.TraceError: conversation 'ticket-42': transition 1 breaks G5: number 2 was due
     """
     replays: dict[str, Replay] = {}
     checked = Checked()

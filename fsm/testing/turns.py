@@ -12,7 +12,7 @@ from fsm.results import EXPIRED, INTERRUPTED, Result
 from fsm.states import Trigger
 from fsm.store import Store
 from fsm.testing.lineage import rows
-from fsm.testing.replay import Place
+from fsm.testing.moves import Place
 
 __all__ = ["check_messages", "check_turns"]
 

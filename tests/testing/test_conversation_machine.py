@@ -217,7 +217,7 @@ def keeps_the_provider(monkeypatch: pytest.MonkeyPatch) -> None:
         (never_heals, "G"),
         (forgets_who_holds_it, "G"),
         (tells_nothing, "G3"),
-        (keeps_the_provider, "G15"),
+        (keeps_the_provider, "G"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -236,7 +236,7 @@ def test_a_failing_example_shrinks_to_a_story() -> None:
         )
     story = str(caught.value).partition("What happened:\n")[2].splitlines()
     assert [sentence.partition(". ")[0] for sentence in story] == ["1", "2", "3"][: len(story)]
-    assert any(re.match(r"\d\. \w+ worker: a message.*; \w answers: \w+", sentence) for sentence in story)
+    assert any(re.match(r"\d\. .*: a message.*; \w answers: \w+", sentence) for sentence in story)
 
 
 WELL = Act((TextDelta("well"), Result(session_id="s-1")))
