@@ -49,22 +49,8 @@ napoleon_use_rtype = False
 python_use_unqualified_type_names = True
 
 # The doctests of the docstrings run here too, with the names that they find in their own modules.
-doctest_global_setup = """
-from fsm import *
-from fsm.content import *
-from fsm.context import *
-from fsm.errors import *
-from fsm.machine import *
-from fsm.providers import *
-from fsm.specifications import *
-from fsm.testing import *
-from fsm.testing.explore_decisions import *
-from fsm.testing.explore_world import *
-from fsm.testing.mutants import *
-from fsm.testing.report import *
-from fsm.testing.strategies import *
-from fsm.testing.trace import *
-"""
+# The examples in docstrings run with the tests, each in its own module; here only those of the pages do.
+doctest_test_doctest_blocks = ""
 
 # No inventory of another project is fetched: the build needs no network.
 nitpick_ignore_regex = [
