@@ -48,7 +48,6 @@ autodoc_preserve_defaults = True
 napoleon_use_rtype = False
 python_use_unqualified_type_names = True
 
-# The doctests of the docstrings run here too, with the names that they find in their own modules.
 # The examples in docstrings run with the tests, each in its own module; here only those of the pages do.
 doctest_test_doctest_blocks = ""
 
