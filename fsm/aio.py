@@ -156,6 +156,7 @@ class AsyncSessionManager:
         settings = Settings(
             provider=provider.name,
             wants_transcript=getattr(provider, "wants_transcript", False),
+            check_content=getattr(provider, "check_content", None),
             heal=heal,
             context=context or ContextWindow(),
             lease=lease,

@@ -89,7 +89,7 @@ class Driver:
         check_key(key)
         if idempotency_key is not None:
             check_key(idempotency_key, "idempotency key")
-        blocks = as_blocks(content, key)
+        blocks = self._checked(content, key)
         merged = _json_object(metadata, key)
 
         async def attempt() -> T:
@@ -112,6 +112,17 @@ class Driver:
             return await self._start(kind, step, blocks)
 
         return await self._waiting.until_free(key, attempt)
+
+    def _checked(self, content: Content, key: str) -> tuple[Block, ...]:
+        """The content as blocks that can be stored and that the provider takes."""
+        blocks = as_blocks(content, key)
+        try:
+            if self.settings.check_content is not None:
+                self.settings.check_content(blocks)
+        except InvalidInput as error:
+            error.key = error.key or key
+            raise
+        return blocks
 
     async def _start(self, kind: type[T], step: Step, blocks: tuple[Block, ...]) -> T:
         key, number = step.after.key, step.after.turns

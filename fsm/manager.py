@@ -136,6 +136,7 @@ class SessionManager:
         settings = Settings(
             provider=provider.name,
             wants_transcript=getattr(provider, "wants_transcript", False),
+            check_content=getattr(provider, "check_content", None),
             heal=heal,
             context=context or ContextWindow(),
             lease=lease,

@@ -8,7 +8,9 @@ A provider is an AI that keeps a *context* on its side and names it with a provi
 * the last event, and only the last, is a :class:`~fsm.results.Result`.
 
 It may declare ``wants_transcript = True``: then, while a session is resumed, the request brings the raw messages of
-that session (for an API that keeps nothing itself).
+that session (for an API that keeps nothing itself). It may have a method ``check_content(content)``, called with the
+blocks of every message before anything is written: it raises :class:`~fsm.errors.InvalidContent` for what the
+provider can't take.
 """
 
 from __future__ import annotations

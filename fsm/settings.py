@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from attrs import field, frozen
 
+from fsm.content import Block
 from fsm.context import ContextWindow
 from fsm.errors import InvalidInput
 from fsm.records import Transition
@@ -42,6 +43,7 @@ class Settings:
 
     provider: str
     wants_transcript: bool = False
+    check_content: Callable[[tuple[Block, ...]], object] | None = None
     heal: bool = True
     context: ContextWindow = field(factory=ContextWindow)
     lease: float = field(default=600.0, validator=_positive)

@@ -28,6 +28,7 @@ from fsm import (
     TurnStatus,
     TurnSuperseded,
 )
+from fsm.content import Block
 from fsm.effects import Step
 from fsm.providers import DemoProvider
 from fsm.results import EXPIRED
@@ -429,6 +430,24 @@ def test_a_provider_that_does_not_ask_gets_no_transcript(store: SQLStore) -> Non
     sessions.send("k", "first", metadata={"user": 7})
     sessions.send("k", "second")
     assert (provider.requests[-1].history, provider.requests[-1].metadata) == ((), {"user": 7})
+
+
+def test_what_the_provider_cannot_take_is_refused_before_the_turn_begins(store: SQLStore) -> None:
+    """The provider says what it takes; nothing is written or sent."""
+
+    class TextOnly(DemoProvider):
+        def check_content(self, content: tuple[Block, ...]) -> None:
+            if any(block["type"] != "text" for block in content):
+                raise InvalidContent("block 1 is an image; describe it in words")
+
+    provider = TextOnly()
+    sessions = SessionManager(store, provider)
+    image = {"type": "image", "source": {"type": "url", "url": "https://example.org/cat.png"}}
+    with pytest.raises(InvalidContent, match="conversation 'k': block 1 is an image"):
+        sessions.send("k", [{"type": "text", "text": "look"}, image])
+    assert store.load("k") is None
+    assert provider.requests == []
+    assert sessions.send("k", "a cat").status is TurnStatus.SUCCEEDED
 
 
 def test_observers_hear_of_each_move_after_it_was_committed_and_can_do_no_harm(
