@@ -19,6 +19,7 @@ from fsm.states import State, Trigger
 __all__ = [
     "conversation_columns",
     "end_columns",
+    "guard_columns",
     "message_columns",
     "micros",
     "read",
@@ -109,6 +110,15 @@ def conversation_columns(conversation: Conversation) -> dict[str, Any]:
         "created_at": micros(conversation.created_at),
         "updated_at": micros(conversation.updated_at),
     }
+
+
+def guard_columns(conversation: Conversation) -> dict[str, Any]:
+    """The columns that tell one commit of a conversation from every other.
+
+    Its version, and its time as well: a server that crashes forgets commits that it was not told to sync, and what is
+    committed in their place has the same versions.
+    """
+    return {"expected": conversation.version, "seen": micros(conversation.updated_at)}
 
 
 def read_conversation(row: Row) -> Conversation:

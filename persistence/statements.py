@@ -108,7 +108,11 @@ class Statements:
                     "metadata",
                     "updated_at",
                 ],
-            ).where(Conversation.id == _place("id"), Conversation.version == _place("expected"))
+            ).where(
+                Conversation.id == _place("id"),
+                Conversation.version == _place("expected"),
+                Conversation.updated_at == _place("seen"),
+            )
         )
         self.start_turn = self._compile(_insert(Turn))
         self.end_turn = self._compile(

@@ -93,7 +93,7 @@ class SQLStore:
         """Write one step in one transaction.
 
         Args:
-            step: what was decided; ``step.before.version`` is the guard.
+            step: what was decided; the version and the time of ``step.before`` are the guard.
 
         Raises:
             Conflict: the conversation was changed since the step's snapshot. Nothing was written.
@@ -179,7 +179,7 @@ class SQLStore:
                 self._run(self._sql.create, columns)
             except IntegrityError as error:
                 raise Conflict("somebody else began it first; load it and decide again", step.before.key) from error
-        elif self._run(self._sql.move, {**columns, "expected": step.before.version}) != 1:
+        elif self._run(self._sql.move, {**columns, **rows.guard_columns(step.before)}) != 1:
             raise Conflict(
                 f"it is not at version {step.before.version} any more; load it and decide again", step.before.key
             )

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import psycopg
@@ -14,6 +15,7 @@ import pytest
 from peewee import __exception_wrapper__
 
 from fsm import Result, SessionManager, StoreError, TextDelta, TurnStatus, TurnSuperseded
+from fsm.manager import StreamedTurn
 from fsm.providers import DemoProvider
 from fsm.results import EXPIRED
 from persistence import SQLStore
@@ -198,6 +200,36 @@ def test_g8_g16_a_beginning_that_the_server_forgot_is_stored_again_with_its_end(
             fields = {"key": key, "turn": reply.turn, "text": f"hello {key}"}
             reports.append({"kind": "acked", **fields, "answer": reply.text, "status": "succeeded"})
         audit(store, reports)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("before", ["nothing", "a turn"])
+def test_g10_g16_a_forgotten_turn_does_not_end_the_one_that_runs_in_its_place(
+    server: Server, database: str, before: str
+) -> None:
+    """G10, G16: the other turn has its number, its owner and its version, and is another turn all the same."""
+    with SQLStore(database, timeout=TIMEOUT) as store, ExitStack() as running:
+        errors: list[StoreError] = []
+        managers: list[SessionManager] = []
+        others: list[StreamedTurn] = []
+
+        def take_its_place(key: str) -> None:
+            others.append(running.enter_context(managers[-1].stream(key, f"in its place {key}")))
+
+        for key, provider in crashing(server, store, before, take_its_place):
+            managers.append(SessionManager(store, provider))
+            try:
+                managers[-1].send(key, f"hello {key}")
+            except StoreError as error:
+                errors.append(error)
+        assert "lost the beginning" in str(errors)
+        provider._happens = lambda: None
+        (other,) = others
+        assert [event for event in other if isinstance(event, Result)]
+        assert other.reply.status is TurnStatus.SUCCEEDED
+        said = [message.text for message in store.messages(store.load(key))][-2:]
+        assert said == [f"in its place {key}", "one half, the other half"]
+        audit(store, [])
 
 
 @pytest.mark.timeout(120)

@@ -170,6 +170,18 @@ def test_a_step_from_an_old_snapshot_is_a_conflict_and_writes_nothing(sqlite_sto
     assert everything(sqlite_url) == before
 
 
+def test_a_step_from_a_commit_that_the_database_forgot_is_a_conflict_even_at_the_same_version(
+    sqlite_store: SQLStore, sqlite_url: str
+) -> None:
+    """G10: a crash may undo a commit that was not synced; what was then committed in its place is somebody else's."""
+    committed(sqlite_store, begin)
+    forgotten = attrs.evolve(begin(NEW).after, updated_at=NOW - timedelta(microseconds=1))
+    before = everything(sqlite_url)
+    with pytest.raises(Conflict, match="conversation 'k'"):
+        sqlite_store.commit(finish(forgotten, DEAD))
+    assert everything(sqlite_url) == before
+
+
 @pytest.mark.parametrize("row", range(6))
 def test_a_step_that_the_database_refuses_half_way_is_not_there_at_all(
     sqlite_store: SQLStore, sqlite_url: str, row: int
