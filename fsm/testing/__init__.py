@@ -6,6 +6,8 @@ from fsm.testing.explore_decisions import Decisions
 from fsm.testing.machine import ConversationMachine, conversation_machine
 from fsm.testing.reference import ReferenceStore
 from fsm.testing.report import ConformanceError, Outcome, Report
+from fsm.testing.simulated import Faults
+from fsm.testing.simulation import Simulation, SimulationError, simulate
 from fsm.testing.trace import Checked, TraceError, check_database, check_log
 
 __all__ = [
@@ -14,9 +16,12 @@ __all__ = [
     "ConversationMachine",
     "Decisions",
     "Exploration",
+    "Faults",
     "Outcome",
     "ReferenceStore",
     "Report",
+    "Simulation",
+    "SimulationError",
     "TraceError",
     "Violation",
     "check_database",
@@ -26,4 +31,5 @@ __all__ = [
     "conversation_machine",
     "explore",
     "replay",
+    "simulate",
 ]
