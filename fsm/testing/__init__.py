@@ -3,6 +3,7 @@
 from fsm.testing.contracts import check_provider, check_store
 from fsm.testing.explore import Exploration, Violation, explore, replay
 from fsm.testing.explore_decisions import Decisions
+from fsm.testing.histories import History, LinearizabilityError, check_linearizable
 from fsm.testing.machine import ConversationMachine, conversation_machine
 from fsm.testing.reference import ReferenceStore
 from fsm.testing.report import ConformanceError, Outcome, Report
@@ -17,6 +18,8 @@ __all__ = [
     "Decisions",
     "Exploration",
     "Faults",
+    "History",
+    "LinearizabilityError",
     "Outcome",
     "ReferenceStore",
     "Report",
@@ -25,6 +28,7 @@ __all__ = [
     "TraceError",
     "Violation",
     "check_database",
+    "check_linearizable",
     "check_log",
     "check_provider",
     "check_store",

@@ -5,18 +5,14 @@
 what breaks a guarantee is told with its seed and with what happened in that conversation before; and that once the
 faults have stopped, every conversation answers, with all that it was told before.
 
-``python -m fsm.testing.simulation --seed 7`` runs one.
+``python -m fsm.testing simulate --seed 7`` runs one.
 """
 
 from __future__ import annotations
 
-import argparse
 import random
-import secrets
-import sys
-import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 
 import attrs
@@ -49,13 +45,14 @@ class SimulationError(AssertionError):
         trace: the last things that happened in the conversation, oldest first.
     """
 
-    def __init__(self, claim: str, seed: int, turns: int, trace: Sequence[str]) -> None:
+    def __init__(self, claim: str, seed: int, size: Mapping[str, int], trace: Sequence[str]) -> None:
         self.seed = seed
         self.trace = tuple(trace)
+        options = "".join(f" --{name} {count}" for name, count in size.items())
         lines = "\n".join(f"    {line}" for line in self.trace[-SHOWN:])
         super().__init__(
-            f"{claim}\n\nAgain: python -m fsm.testing.simulation --seed {seed} --turns {turns}, "
-            f"or simulate(seed={seed}, turns={turns}, …)\n\nWhat happened before:\n{lines}"
+            f"{claim}\n\nThe same world again: python -m fsm.testing simulate --seed {seed}{options}\n"
+            f"(or simulate(), with the store and the faults that it was given)\n\nWhat happened before:\n{lines}"
         )
 
 
@@ -133,7 +130,8 @@ def simulate(
         _end_well(world, clients, crew, store)
     except (Broken, TraceError) as error:
         told = [line for key, line in trace if key in {error.key, ""}]
-        raise SimulationError(str(error), seed, turns, told) from error
+        size = {"turns": turns, "conversations": conversations, "workers": workers}
+        raise SimulationError(str(error), seed, size, told) from error
     finally:
         loop.abandon()
         getattr(store, "close", lambda: None)()
@@ -203,27 +201,3 @@ def _known(store: Store, key: str) -> Conversation:
     if conversation is None:
         raise Broken(key, "G8: it is not stored")
     return conversation
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Simulate a world, and say what happened and how fast."""
-    parser = argparse.ArgumentParser(prog="python -m fsm.testing.simulation", description=main.__doc__)
-    parser.add_argument("--seed", type=int, help="makes the same world again; without it, a new one")
-    parser.add_argument("--turns", type=int, default=10_000, help="how many turns to begin (10,000)")
-    parser.add_argument("--conversations", type=int, default=200, help="how many conversations there are (200)")
-    parser.add_argument("--workers", type=int, default=3, help="how many processes run turns at a time (3)")
-    given = parser.parse_args(arguments)
-    seed = secrets.randbits(32) if given.seed is None else given.seed
-    began = time.perf_counter()
-    try:
-        done = simulate(seed, turns=given.turns, conversations=given.conversations, workers=given.workers)
-    except SimulationError as error:
-        sys.stdout.write(f"{error}\n")
-        return 1
-    took = time.perf_counter() - began
-    sys.stdout.write(f"{done}\n{done.tally.turns / took * 60:,.0f} turns a minute\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -11,10 +11,11 @@ import pytest
 from fsm.driver import Driver
 from fsm.effects import Step
 from fsm.testing import reference
+from fsm.testing.__main__ import main
 from fsm.testing.mutants import MUTANTS, Mutant
 from fsm.testing.reference import ReferenceStore
 from fsm.testing.simulated import Faults
-from fsm.testing.simulation import SimulationError, main, simulate
+from fsm.testing.simulation import SimulationError, simulate
 from persistence import SQLStore
 
 FOUND = [
@@ -138,7 +139,7 @@ def test_the_same_seed_makes_the_same_world_in_any_process() -> None:
     """Whatever order its sets have."""
     lines = set()
     for order in ("1", "2"):
-        command = [sys.executable, "-m", "fsm.testing.simulation", "--seed", "9", "--turns", "300"]
+        command = [sys.executable, "-m", "fsm.testing", "simulate", "--seed", "9", "--turns", "300"]
         environment = {**os.environ, "PYTHONHASHSEED": order}
         said = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True).stdout
         lines.add(said.splitlines()[0])
@@ -146,7 +147,7 @@ def test_the_same_seed_makes_the_same_world_in_any_process() -> None:
 
 
 def test_the_command_says_what_happened_and_how_fast(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--turns", "50", "--conversations", "2"]) == 0
+    assert main(["simulate", "--turns", "50", "--conversations", "2"]) == 0
     assert "turns a minute" in capsys.readouterr().out
 
 
@@ -155,5 +156,5 @@ def test_the_command_fails_and_tells_the_seed(
 ) -> None:
     """So that the world can be made again."""
     monkeypatch.setattr(ReferenceStore, "dead", lambda *_: frozenset())
-    assert main(["--seed", "3", "--turns", "100", "--conversations", "2"]) == 1
-    assert "python -m fsm.testing.simulation --seed 3 --turns 100" in capsys.readouterr().out
+    assert main(["simulate", "--seed", "3", "--turns", "100", "--conversations", "2"]) == 1
+    assert "python -m fsm.testing simulate --seed 3 --turns 100" in capsys.readouterr().out
