@@ -10,7 +10,7 @@ import pytest
 from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from fsm import Conversation, Result, SessionManager, State, Store, TextDelta
+from fsm import AsyncSessionManager, Conversation, Result, SessionManager, State, Store, TextDelta
 from fsm import conversation as decide
 from fsm.commits import Commits
 from fsm.effects import AddMessage, BuryId, EndTurn, LogTransition, Step
@@ -295,6 +295,17 @@ def test_a_subclass_may_check_a_manager_of_its_own() -> None:
             return Shouting(store, provider, **options)
 
     assert "G8" in failure(lambda: Machine)
+
+
+def test_an_asynchronous_manager_that_stores_something_else_is_caught() -> None:
+    """G12: here it does not heal."""
+
+    class Machine(conversation_machine(ReferenceStore)):  # type: ignore[misc]
+        def make_async_manager(self, store: Any, provider: Any, **options: Any) -> AsyncSessionManager:
+            return AsyncSessionManager(store, provider, **{**options, "heal": False})
+
+    told = failure(lambda: Machine)
+    assert "asynchronous worker" in told
 
 
 def test_the_model_shares_no_code_with_the_core() -> None:
