@@ -31,7 +31,7 @@ class Operation:
         argument: with what.
         invoked: when; a number that counts invocations and returns together.
         returned: when it returned; None if it never did.
-        outcome: what came of it; :data:`UNKNOWN` if nobody knows.
+        outcome: what came of it; ``UNKNOWN`` if nobody knows.
     """
 
     worker: int
