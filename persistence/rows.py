@@ -57,13 +57,18 @@ def _time_or_none(value: int | None) -> datetime | None:
     return None if value is None else _time(value)
 
 
+# An encoder is made once: `json.dumps` makes one for each call that is not a plain one.
+_as_it_stands = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=dict).encode
+_escaped = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=dict).encode
+
+
 def _json(value: Any) -> str:
     """JSON as text that every database can hold: a lone surrogate is escaped, all else stands as it is."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=dict)
+    text = _as_it_stands(value)
     try:
         text.encode()
     except UnicodeEncodeError:
-        return json.dumps(value, allow_nan=False, separators=(",", ":"), default=dict)
+        return _escaped(value)
     return text
 
 

@@ -1,5 +1,7 @@
 """Concurrent histories of real stores, and of stores whose compare-and-swap is broken."""
 
+import time
+
 import attrs
 import pytest
 
@@ -33,12 +35,13 @@ class Unguarded(SQLStore):
 
 
 class LooksFirst(Unguarded):
-    """It looks first and writes then; of two at once both have looked."""
+    """It looks first and takes its time to write; of two at once both have looked."""
 
     def commit(self, step: Step) -> None:
         found = self.load(step.before.key)
         if found is not None and found != step.before:
             raise Conflict("somebody was first", step.before.key)
+        time.sleep(0.005)
         super().commit(step)
 
 
