@@ -12,7 +12,12 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from peewee import Database, PeeweeException, SqliteDatabase
+from peewee import (  # type: ignore[attr-defined]  # __exception_wrapper__ is missing in the stubs
+    Database,
+    PeeweeException,
+    SqliteDatabase,
+    __exception_wrapper__,
+)
 
 from fsm.errors import StoreError
 from persistence.dialects import Refusal
@@ -70,10 +75,12 @@ class SQLite:
         return self.run(writes)
 
     def run(self, writes: Sequence[Write]) -> Refusal | None:
-        """Run statements in their order, up to the first that is refused."""
+        """Run statements in their order, up to the first that is refused; one cursor serves them all."""
+        cursor = self.database.cursor()
         for statement, values in writes:
             try:
-                cursor = self.database.execute_sql(statement.sql, values)
+                with __exception_wrapper__:
+                    cursor.execute(statement.sql, values)
             except PeeweeException as error:
                 return Refusal(statement, error)
             if statement.touches_one and cursor.rowcount != 1:
