@@ -139,7 +139,7 @@ print(check_store(FixedStore))
 
 # [linearizable]
 from fsm.testing import LinearizabilityError, check_linearizable
-from fsm.testing.mutants import ChecksBeforeItLocks
+from fsm.testing.wrong_stores import ChecksBeforeItLocks
 
 shared = ChecksBeforeItLocks()
 try:

@@ -23,6 +23,7 @@ from fsm.results import Result
 from fsm.testing import store_scripts as s
 from fsm.testing.bench import Bench
 from fsm.testing.report import Broken, Contract
+from fsm.testing.store_actions import EPOCH, LEASE, OWNER, Action, Begin, End, Extend, Late, Reset, Script
 from fsm.testing.store_looks import (
     KEYS_TOUR,
     OTHERS_TOUR,
@@ -90,12 +91,12 @@ def _say(play: s.Play, value: Any, number: int) -> None:
     told = json.dumps(value)
     told = told if len(told) <= 60 else told[:59] + "…"
     begin = decide.begin(
-        Conversation(f"k-{number}", number + 1, s.EPOCH, s.EPOCH),
+        Conversation(f"k-{number}", number + 1, EPOCH, EPOCH),
         content=({"type": "document", "source": value},),
         provider="p",
-        owner=s.OWNER,
-        now=s.EPOCH.replace(microsecond=123456),
-        lease=s.LEASE,
+        owner=OWNER,
+        now=EPOCH.replace(microsecond=123456),
+        lease=LEASE,
         metadata={"value": value},
     )
     result = Result(
@@ -107,7 +108,7 @@ def _say(play: s.Play, value: Any, number: int) -> None:
         http_status=200,
     )
     answer = Answer((("assistant", ({"type": "text", "text": str(value)},), {"value": value}),), result)
-    end = decide.finish(begin.after, turn=1, owner=s.OWNER, result=result, answer=answer, now=s.EPOCH)
+    end = decide.finish(begin.after, turn=1, owner=OWNER, result=result, answer=answer, now=EPOCH)
     for step, what in ((begin, "turn 1 begins, with {} in its message and metadata"), (end, "it ends, with {} in it")):
         play.story.append(what.format(told))
         play.commit(step)
@@ -143,7 +144,7 @@ def refused(play: s.Play, step: fx.Step, why: str, *kinds: type[Exception]) -> N
 
 def atomicity(bench: Bench) -> None:
     """For each place in a step, and each kind of effect that can't be written."""
-    actions = (s.Begin(), s.End(), s.Begin(text="second"))
+    actions = (Begin(), End(), Begin(text="second"))
     for name, make_bad in BAD_EFFECTS.items():
         for position in range(4):
             with bench.store() as store:
@@ -151,7 +152,7 @@ def atomicity(bench: Bench) -> None:
                 for action in actions:
                     play.do(action)
                 before = play.conversation("a")
-                good = s.End("a", "expired", "s-2").decide(play)
+                good = End("a", "expired", "s-2").decide(play)
                 assert good is not None  # noqa: S101  # a turn is running
                 effects = (*good.effects[:position], make_bad(before), *good.effects[position:])
                 step = attrs.evolve(good, effects=effects)
@@ -161,10 +162,10 @@ def atomicity(bench: Bench) -> None:
 
 BAD_EFFECTS: dict[str, Callable[[Conversation], fx.Effect]] = {
     "a message whose number is taken": lambda c: fx.AddMessage(
-        Message(c.messages, 1, "user", (text_block("again"),), s.EPOCH)
+        Message(c.messages, 1, "user", (text_block("again"),), EPOCH)
     ),
-    "the end of a turn that has ended": lambda c: fx.EndTurn(1, 1, TurnStatus.FAILED, c.state, 2, s.EPOCH),
-    "the end of a turn that never began": lambda c: fx.EndTurn(9, 1, TurnStatus.FAILED, c.state, 2, s.EPOCH),
+    "the end of a turn that has ended": lambda c: fx.EndTurn(1, 1, TurnStatus.FAILED, c.state, 2, EPOCH),
+    "the end of a turn that never began": lambda c: fx.EndTurn(9, 1, TurnStatus.FAILED, c.state, 2, EPOCH),
 }
 """Effects that no store can write after two turns, the second of them running."""
 
@@ -172,15 +173,15 @@ BAD_EFFECTS: dict[str, Callable[[Conversation], fx.Effect]] = {
 def stale_snapshots(bench: Bench) -> None:
     """Of two steps decided from one snapshot the second is refused."""
     for first, second in (
-        (s.Begin(), s.Begin(text="me too")),
-        (s.End(), s.End(how="failed", text="no")),
-        (s.Reset(), s.End()),
-        (s.Extend(), s.Reset()),
+        (Begin(), Begin(text="me too")),
+        (End(), End(how="failed", text="no")),
+        (Reset(), End()),
+        (Extend(), Reset()),
     ):
         with bench.store() as store:
             play = s.Play(store)
-            if not isinstance(first, s.Begin):
-                play.do(s.Begin())
+            if not isinstance(first, Begin):
+                play.do(Begin())
             late = second.decide(play)
             assert late is not None  # noqa: S101  # possible by construction
             play.do(first)
@@ -190,8 +191,13 @@ def stale_snapshots(bench: Bench) -> None:
 
 def retries(bench: Bench) -> None:
     """A step that was committed is a conflict the second time, and its rows are there once."""
-    superseded: list[s.Action] = [s.Begin(), s.Reset()]
-    scripts: list[s.Script] = [[s.Begin()], [s.Begin(), s.End()], superseded, [*superseded, s.Late()]]
+    superseded: list[Action] = [Begin(), Reset()]
+    scripts: list[Script] = [
+        [Begin()],
+        [Begin(), End()],
+        superseded,
+        [*superseded, Late()],
+    ]
     for script in scripts:
         with bench.store() as store:
             play = s.Play(store)
@@ -206,7 +212,7 @@ def bad_input(bench: Bench) -> None:
     """A negative bound is no page."""
     with bench.store() as store:
         play = s.Play(store)
-        play.do(s.Begin())
+        play.do(Begin())
         conversation = play.conversation("a")
         play.compare("load('nobody')", None, play.attempt("load", store.load, "nobody"))
         for rows in PAGED:

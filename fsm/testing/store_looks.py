@@ -9,12 +9,13 @@ from fsm.store import Store
 from fsm.testing import store_scripts as s
 from fsm.testing.bench import Bench
 from fsm.testing.report import Broken, Contract
+from fsm.testing.store_actions import IDS, LEASE, TOUR, Begin, Clock, End, Extend, Reset, Script
 
 PAGED = ("sessions", "turns", "messages", "transitions")
 WORKERS = ("one", "two")
 
 
-def compared(name: str, promise: str, look: s.Look, *, share: int = 1, tour: s.Script = s.TOUR) -> Contract[Bench]:
+def compared(name: str, promise: str, look: s.Look, *, share: int = 1, tour: Script = TOUR) -> Contract[Bench]:
     """A contract that plays scripts and looks after each step.
 
     Args:
@@ -34,10 +35,10 @@ def compared(name: str, promise: str, look: s.Look, *, share: int = 1, tour: s.S
     return Contract(name, promise, try_it)
 
 
-def smallest(bench: Bench, script: s.Script, look: s.Look) -> Broken:
+def smallest(bench: Bench, script: Script, look: s.Look) -> Broken:
     """The smallest script that shows the same in a fresh store."""
 
-    def broken(script: s.Script) -> Broken | None:
+    def broken(script: Script) -> Broken | None:
         with bench.store() as store:
             return s.deviation(s.Play(store), script, look)
 
@@ -84,8 +85,8 @@ def look_at_context(play: s.Play) -> None:
 def look_at_dead_ids(play: s.Play) -> None:
     for conversation in play.conversations():
         for count in (0, 2):
-            play.same("dead", conversation, list(s.IDS[:count]))
-        play.same("dead", conversation, list(s.IDS[2:]))
+            play.same("dead", conversation, list(IDS[:count]))
+        play.same("dead", conversation, list(IDS[2:]))
 
 
 def look_at_idempotency(play: s.Play) -> None:
@@ -112,20 +113,20 @@ def _everything(store: Store, conversation: Conversation) -> dict[str, Any]:
         "load": store.load(conversation.key),
         **rows,
         "context": list(store.context(conversation, limit=None, **sessions)),
-        "dead": store.dead(conversation, list(s.IDS[:2])),
+        "dead": store.dead(conversation, list(IDS[:2])),
         "turn_by_idempotency_key": store.turn_by_idempotency_key(conversation, "i-1"),
     }
 
 
-OTHERS_TOUR: s.Script = [
-    s.Begin("a"),
-    s.End("a"),
-    s.Begin("b", idempotency_key="i-1"),
-    s.End("b", session_id="s-2"),
-    s.Begin("b"),
-    s.End("b", "expired", "s-1"),
-    s.Reset("b"),
-    *s.TOUR,
+OTHERS_TOUR: Script = [
+    Begin("a"),
+    End("a"),
+    Begin("b", idempotency_key="i-1"),
+    End("b", session_id="s-2"),
+    Begin("b"),
+    End("b", "expired", "s-1"),
+    Reset("b"),
+    *TOUR,
 ]
 
 
@@ -134,15 +135,23 @@ def look_at_lists(play: s.Play) -> None:
     for after in (None, *(conversation.key for conversation in play.conversations())):
         for limit in (None, 0, 1, 9):
             play.same("conversations", limit=limit, after=after)
-    for until in (None, play.now, play.now + s.LEASE):
+    for until in (None, play.now, play.now + LEASE):
         for limit in (1, 100):
             play.same("running", until=until, limit=limit)
 
 
 def lists(bench: Bench) -> None:
     """Lists show all conversations, so each script gets a store of its own."""
-    tour = [s.Begin("b"), s.Begin("c"), s.Begin("a"), s.Extend("b"), s.End("c"), s.Clock(), *s.TOUR]
-    for script in (tour, s.TOUR):
+    tour = [
+        Begin("b"),
+        Begin("c"),
+        Begin("a"),
+        Extend("b"),
+        End("c"),
+        Clock(),
+        *TOUR,
+    ]
+    for script in (tour, TOUR):
         with bench.store() as store:
             broken = s.deviation(s.Play(store), script, look_at_lists)
         if broken is not None:
@@ -178,7 +187,10 @@ ODD_KEYS = (
 )
 """Keys that a store may confuse with one another, or be unable to write."""
 
-KEYS_TOUR: s.Script = [*(s.Begin(key, text=f"I am {n}") for n, key in enumerate(ODD_KEYS)), *map(s.End, ODD_KEYS)]
+KEYS_TOUR: Script = [
+    *(Begin(key, text=f"I am {n}") for n, key in enumerate(ODD_KEYS)),
+    *map(End, ODD_KEYS),
+]
 
 
 def look_at_keys(play: s.Play) -> None:

@@ -14,6 +14,7 @@ from fsm.testing import store_scripts as s
 from fsm.testing.bench import Bench, close
 from fsm.testing.reference import ReferenceStore
 from fsm.testing.report import Broken, NotApplicable
+from fsm.testing.store_actions import TOUR
 from fsm.testing.store_looks import (
     WORKERS,
     look_at_context,
@@ -134,9 +135,9 @@ def reopening(bench: Bench) -> None:
 
     with bench.store() as store:
         bench.opener(store)
-        broken = s.deviation(s.Play(store), s.TOUR, look)
+        broken = s.deviation(s.Play(store), TOUR, look)
     if broken is not None:
-        raise smallest(bench, s.TOUR, look)
+        raise smallest(bench, TOUR, look)
 
 
 def _look_with(play: s.Play, again: Store) -> None:

@@ -17,6 +17,7 @@ from fsm import FSMError, Store
 from fsm.providers import AnthropicMessages, DemoProvider
 from fsm.testing import ConformanceError, Outcome, ReferenceStore, Report, check_provider, check_store
 from fsm.testing import store_scripts as s
+from fsm.testing.store_actions import TOUR, Clock, Reset
 from persistence import SQLStore
 from persistence.models import TABLES
 from tests.providers.messages_server import Answer, MessagesServer, message, text
@@ -253,17 +254,17 @@ def test_a_provider_without_a_name_fails() -> None:
 
 def test_scripts_are_made_as_small_as_they_can_be() -> None:
     """Down to the one action that matters, with nothing special about it."""
-    script = [*s.TOUR, s.Reset("b"), *s.TOUR]
-    assert s.smallest(script, lambda shorter: s.Reset("b") in shorter) == [s.Reset("b")]
+    script = [*TOUR, Reset("b"), *TOUR]
+    assert s.smallest(script, lambda shorter: Reset("b") in shorter) == [Reset("b")]
 
 
 def test_the_tour_meets_every_effect_and_every_status() -> None:
     """So that the fixed script alone leaves nothing out."""
     play = s.Play(ReferenceStore())
     effects, skipped = set(), []
-    for action in s.TOUR:
+    for action in TOUR:
         step = play.do(action)
-        if step is None and not isinstance(action, s.Clock):
+        if step is None and not isinstance(action, Clock):
             skipped.append(action)
         effects |= {type(effect).__name__ for effect in (step.effects if step else ())}
     assert effects == {
