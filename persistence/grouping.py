@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from attrs import define
 
 from fsm.effects import Step
+from fsm.log import LOGGER
 
 __all__ = ["Group"]
 
@@ -84,8 +85,8 @@ class Group:
                 return
             for entry, error in zip(batch, self._together([entry.step for entry in batch]), strict=True):
                 entry.error, entry.is_stored = error, error is None
-        except Exception:  # noqa: BLE001, S110  # nothing was stored: each caller tries alone, and gets its own error
-            pass
+        except Exception as error:  # noqa: BLE001  # nothing was stored: each caller tries alone, and gets its own
+            LOGGER.warning("store.group_failed", extra={"steps": len(batch), "error": type(error).__name__})
         finally:
             for entry in batch:
                 entry.is_settled = True

@@ -111,7 +111,9 @@ def test_a_step_that_is_refused_costs_its_neighbours_nothing(sqlite_url: str) ->
         assert store.turns(steps[0].after) == [steps[0].effects[1].turn]  # type: ignore[union-attr]
 
 
-def test_a_shared_transaction_that_fails_is_done_again_one_by_one(sqlite_url: str) -> None:
+def test_a_shared_transaction_that_fails_is_done_again_one_by_one(
+    sqlite_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """Here the disk is full for it: each caller gets what is its own, and nothing is stored twice or lost."""
 
     class Full(SQLStore):
@@ -129,6 +131,8 @@ def test_a_shared_transaction_that_fails_is_done_again_one_by_one(sqlite_url: st
         with at_once(store._group, store.commit, steps) as outcomes:
             assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Conflict", "NoneType", "NoneType"]
         assert [conversation.key for conversation in store.conversations()] == ["k1", "k3"]
+    (record,) = caplog.records
+    assert (record.getMessage(), vars(record)["steps"]) == ("store.group_failed", 3)
 
 
 def test_more_than_fit_into_one_transaction_take_several(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
