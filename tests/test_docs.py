@@ -115,7 +115,7 @@ def test_the_readme_and_the_reference_list_every_guarantee_once_in_order() -> No
 
 def test_the_reference_lists_the_log_events_that_the_code_logs() -> None:
     logged = set()
-    for path in (ROOT / "fsm").rglob("*.py"):
+    for path in [*(ROOT / "fsm").rglob("*.py"), *(ROOT / "persistence").rglob("*.py")]:
         for level, event in re.findall(
             r"LOGGER\.(debug|info|warning|error|exception)\(\s*\"([a-z_.]+)\"", text_of(path)
         ):
