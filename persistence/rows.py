@@ -94,13 +94,16 @@ def _list(text: str) -> tuple[Any, ...]:
     return tuple(value)
 
 
+# In what follows, `_value_` is `value` without the descriptor of enum, at a tenth of its cost.
+
+
 def conversation_columns(conversation: Conversation) -> dict[str, Any]:
     """The columns of a conversation."""
     running = conversation.running
     return {
         "id": conversation.id,
         "key": conversation.key,
-        "state": conversation.state.value,
+        "state": conversation.state._value_,
         "version": conversation.version,
         "provider": conversation.provider,
         "session": conversation.session,
@@ -185,7 +188,7 @@ def turn_columns(conversation: int, turn: Turn) -> dict[str, Any]:
         "conversation": conversation,
         "number": turn.number,
         "session": turn.session,
-        "status": turn.status.value,
+        "status": turn.status._value_,
         "first_message": turn.first_message,
         "last_message": turn.last_message,
         "started_at": micros(turn.started_at),
@@ -199,7 +202,7 @@ def turn_columns(conversation: int, turn: Turn) -> dict[str, Any]:
         "cost_usd": turn.cost_usd,
         "http_status": turn.http_status,
         "healed": turn.healed,
-        "state": turn.state and turn.state.value,
+        "state": turn.state and turn.state._value_,
         "idempotency_key": turn.idempotency_key,
     }
 
@@ -211,7 +214,7 @@ def end_columns(conversation: int, end: EndTurn) -> dict[str, Any]:
         "conversation": conversation,
         "number": end.number,
         "session": end.session,
-        "status": end.status.value,
+        "status": end.status._value_,
         "last_message": end.last_message,
         "ended_at": micros(end.at),
         "subtype": result and result.subtype,
@@ -223,7 +226,7 @@ def end_columns(conversation: int, end: EndTurn) -> dict[str, Any]:
         "cost_usd": result and result.cost_usd,
         "http_status": result and result.http_status,
         "healed": end.healed,
-        "state": end.state.value,
+        "state": end.state._value_,
     }
 
 
@@ -284,9 +287,9 @@ def transition_columns(conversation: int, transition: Transition) -> dict[str, A
     return {
         "conversation": conversation,
         "number": transition.number,
-        "trigger": transition.trigger.value,
-        "source": transition.source.value,
-        "target": transition.target.value,
+        "trigger": transition.trigger._value_,
+        "source": transition.source._value_,
+        "target": transition.target._value_,
         "session": transition.session,
         "session_id": transition.session_id,
         "version": transition.version,

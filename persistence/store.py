@@ -117,8 +117,9 @@ class SQLStore:
 
     def _commit(self, step: Step, *, lost: bool) -> None:
         try:
-            with self._transaction():
-                self._judge(step, self._dialect.transact(writes_of(step, self._sql), synced=self._synced(step)))
+            self._in_transaction(
+                lambda: self._judge(step, self._dialect.transact(writes_of(step, self._sql), synced=self._synced(step)))
+            )
         except Conflict:
             # Whoever was first may have been this very step, on the connection that was lost: committed before, or
             # still under way on the server, so that this attempt had to wait for it.
@@ -128,12 +129,11 @@ class SQLStore:
     def _commit_together(self, steps: Sequence[Step]) -> list[Exception | None]:
         """Write steps in one transaction; for each, why it was refused."""
 
-        def attempt(_: bool) -> list[Exception | None]:
-            with self._transaction():
-                self._dialect.begin(synced=any(self._synced(step) for step in steps))
-                return [self._commit_inside(step) for step in steps]
+        def write() -> list[Exception | None]:
+            self._dialect.begin(synced=any(self._synced(step) for step in steps))
+            return [self._commit_inside(step) for step in steps]
 
-        return self._persistently(attempt)
+        return self._persistently(lambda _: self._in_transaction(write))
 
     def _commit_inside(self, step: Step) -> Exception | None:
         """Write a step of several, or leave no trace of it."""
@@ -147,15 +147,15 @@ class SQLStore:
         self._database.execute_sql("RELEASE step")
         return refused
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """Commit what the block wrote, or undo it."""
+    def _in_transaction(self, write: Callable[[], R]) -> R:
+        """Commit what is written, or undo it."""
         try:
-            yield
+            outcome = write()
             self._database.execute_sql("COMMIT")
         except BaseException:
             self._dialect.roll_back()
             raise
+        return outcome
 
     def _judge(self, step: Step, refusal: Refusal | None) -> None:
         """Raise what it means that the database refused to write."""
