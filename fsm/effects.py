@@ -143,5 +143,9 @@ class Step:
 
     @property
     def acknowledged(self) -> bool:
-        """Whether a caller is told of it: every step but those that let a turn begin or go on (G8)."""
-        return self.after.running is None
+        """Whether a caller is told of it: every step but those that only let a turn begin or go on (G8).
+
+        A turn that begins may have to end one that was left behind. The end of that may be told at once, as the stored
+        reply of its idempotency key; so may a text that came late.
+        """
+        return self.after.running is None or any(isinstance(effect, EndTurn | ExtendTurn) for effect in self.effects)

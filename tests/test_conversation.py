@@ -251,3 +251,6 @@ def test_a_caller_is_told_of_every_step_but_those_that_let_a_turn_go_on() -> Non
     done = finish(FIRST.after, Result())
     reset = decide.reset(ACTIVE, reason="r", provider="demo", now=LATER)
     assert [step.acknowledged for step in (done, reset)] == [True, True]
+    ending = begin(FIRST.after, abandoned=True)  # of the turn that was left behind
+    late = decide.late(begin(reset.after).after, turn=1, answer=SAID, now=LATER)
+    assert [step and step.acknowledged for step in (ending, late)] == [True, True]

@@ -22,6 +22,7 @@ from fsm.effects import StartTurn, Step
 from fsm.errors import StoreError
 from fsm.ports import Ports
 from fsm.provider import Request
+from fsm.records import Conversation
 from fsm.settings import Settings
 from fsm.states import State
 from fsm.store import Store
@@ -130,10 +131,12 @@ class Database:
 
     Attributes:
         forgot: the conversations of which commits were forgotten.
+        newest: what was committed last in each conversation; stored, unless it was forgotten.
     """
 
     def __init__(self, store: Store, world: World) -> None:
         self.forgot: set[str] = set()
+        self.newest: dict[str, Conversation] = {}
         self._store = store
         self._world = world
         self._unsynced: list[tuple[str, Any]] = []
@@ -150,6 +153,7 @@ class Database:
             raise StoreError("the simulated database refuses to write; nothing was written", key)
         before = self._store._rows.get(key) if isinstance(self._store, ReferenceStore) else None
         self._store.commit(step)
+        self.newest[key] = step.after
         world.note(key, f"version {step.after.version}: {', '.join(type(effect).__name__ for effect in step.effects)}")
         self._check(step)
         self._unsynced.append((key, before))

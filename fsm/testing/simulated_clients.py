@@ -12,7 +12,7 @@ from attrs import frozen
 
 from fsm.driven import DrivenTurn
 from fsm.errors import FSMError
-from fsm.records import Conversation
+from fsm.records import Conversation, TurnStatus
 from fsm.store import Store
 from fsm.testing.simulated import Broken, Database, Worker, World
 from fsm.testing.simulated_provider import Provider
@@ -23,6 +23,11 @@ __all__ = ["Client", "Crew"]
 
 ACTIONS = {"send": 90, "reset": 4, "force": 3, "recover": 3}
 """What a caller does, and how often."""
+
+
+TOLD = {TurnStatus.SUPERSEDED: {TurnStatus.SUPERSEDED, TurnStatus.INTERRUPTED}}
+"""How a turn may be stored whose caller was told this. Whoever was superseded does not know by whom: a reset, or a
+worker that took it for dead and ended it as interrupted."""
 
 
 @frozen
@@ -132,7 +137,9 @@ class Client:
         conversation = store.load(self.key)
         for reply in self.acknowledged:
             turns = [] if conversation is None else store.turns(conversation, limit=1, before=reply.turn + 1)
-            if [(turn.number, turn.status) for turn in turns] != [(reply.turn, reply.status)]:
+            if [turn.number for turn in turns] != [reply.turn] or turns[0].status not in TOLD.get(
+                reply.status, {reply.status}
+            ):
                 raise Broken(
                     self.key, f"G8: turn {reply.turn} was acknowledged as {reply.status}, and is not stored so"
                 )

@@ -99,12 +99,17 @@ class Provider:
         return [*self._words(3), (silence, result)]
 
     def _check(self, request: Request, owner: str) -> None:
-        """Compare a request with what is stored, if the turn that sends it is still the one that runs."""
+        """Compare a request with what is stored, if the turn that sends it is still the one that runs.
+
+        Not if the database has just forgotten a commit: the turn knows what it does not, and will store it again.
+        """
         stored = self._database.load(request.key)
         if (stored is None or stored.turns < request.turn) and request.key not in self._database.forgot:
             raise Broken(request.key, f"G8: turn {request.turn} is not stored")
         running = stored and stored.running
         if running is None or (running.turn, running.owner) != (request.turn, owner):
+            return
+        if stored != self._database.newest[request.key]:
             return
         if request.session_id != stored.session_id:
             raise Broken(request.key, f"G2: {request.session_id!r} is resumed, but {stored.session_id!r} is held")

@@ -60,6 +60,14 @@ def test_a_guard_without_the_time_of_the_commit_lets_two_turns_be_mixed_up(monke
             simulate(seed, turns=400, conversations=4, faults=Faults(forgets=0.1))
 
 
+def test_an_end_that_is_not_synced_and_told_to_a_caller_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the simulation did find: a beginning that ends a turn which was left behind, whose reply is then repeated."""
+    monkeypatch.setattr(Step, "acknowledged", property(lambda step: step.after.running is None))
+    with pytest.raises(SimulationError, match="G8: turn"):
+        for seed in range(60):
+            simulate(seed, turns=300, conversations=4, faults=Faults(forgets=0.2, loses=0.4))
+
+
 def test_a_real_database_behaves_as_the_reference_store(url: str) -> None:
     """G12: the same seed, the same world."""
     done = simulate(5, turns=60, conversations=4, make_store=lambda: SQLStore(url), faults=Faults(forgets=0.0))
