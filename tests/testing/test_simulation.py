@@ -61,7 +61,7 @@ def test_a_guard_without_the_time_of_the_commit_lets_two_turns_be_mixed_up(monke
 
 
 def test_an_end_that_is_not_synced_and_told_to_a_caller_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the simulation did find: a beginning that ends a turn which was left behind, whose reply is then repeated."""
+    """What the simulation did find: a beginning ends a turn that was left behind, whose reply is then repeated."""
     monkeypatch.setattr(Step, "acknowledged", property(lambda step: step.after.running is None))
     with pytest.raises(SimulationError, match="G8: turn"):
         for seed in range(60):
