@@ -15,11 +15,13 @@ import inspect
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fsm.content import Block
 from fsm.errors import InvalidInput, ProviderError
 from fsm.provider import Request
 from fsm.providers.anthropic_client import check_credentials, from_environment
 from fsm.providers.anthropic_errors import failures
 from fsm.providers.messages_exchange import Exchange
+from fsm.providers.messages_transcript import check_content
 from fsm.results import Event
 
 if TYPE_CHECKING:
@@ -95,6 +97,17 @@ class AnthropicMessages:
         for made in (self._client, self._async_client):
             check_credentials(made)
         self._call = _call(options or {}, model=model, max_tokens=max_tokens, system=system, tools=tools)
+
+    def check_content(self, content: Sequence[Block]) -> None:
+        """Refuse what the API does not take, before the turn begins.
+
+        Args:
+            content: the new message: text, images, documents, search results, results of tools, uploads.
+
+        Raises:
+            InvalidContent: it names the block, what is wrong with it and what to do.
+        """
+        check_content(content)
 
     def stream(self, request: Request) -> Generator[Event, None, None]:
         """Answer. Closing the generator early closes the connection, and with it the answer.
