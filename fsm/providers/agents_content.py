@@ -16,10 +16,15 @@ from attrs import frozen
 
 from fsm.content import Block, plain, text_block
 from fsm.context import as_preamble
+from fsm.provider import Request
 from fsm.providers.block_checks import IMAGES, Kind, check_blocks
 from fsm.records import Message
 
-__all__ = ["Call", "check_content", "first_events", "next_events"]
+__all__ = ["LABELS", "Call", "check_content", "first_events", "metadata", "next_events"]
+
+LABELS = ("conversation_key", "session_number")
+LABEL_LENGTH = 512
+"""The longest value in a session's metadata, in characters."""
 
 NOT_ANSWERED = "The call was not answered: the user said something else instead."
 
@@ -76,6 +81,12 @@ class Call:
 def check_content(content: Iterable[Block]) -> None:
     """Refuse what a Managed Agents session can't be sent; see :func:`~fsm.providers.block_checks.check_blocks`."""
     check_blocks(content, _TAKEN, "the Managed Agents API")
+
+
+def metadata(request: Request, more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What a session is labelled with: the conversation, the number of the session in it, and what else is given."""
+    own = (request.key, str(request.session))
+    return {**(more or {}), **{name: value[:LABEL_LENGTH] for name, value in zip(LABELS, own, strict=True)}}
 
 
 def first_events(history: Sequence[Message], content: Iterable[Block]) -> list[dict[str, Any]]:

@@ -59,6 +59,13 @@ class Failed:
     kind: str | None = None
     is_refusal: bool = False
 
+    @property
+    def is_transient(self) -> bool:
+        """Whether the same call may succeed a little later."""
+        if self.status is None:
+            return self.subtype == "error_connection"
+        return self.status >= 500 or self.status in {408, 429}
+
     @classmethod
     def of(cls, error: Exception) -> Failed:
         """What one of :func:`failures` says."""
