@@ -55,6 +55,7 @@ class Refusal:
         told: its message.
         done: whether what was asked for is done all the same.
         code: the API's code for it.
+        hangs: whether there is no answer until the client goes away.
     """
 
     status: int | None = None
@@ -62,6 +63,7 @@ class Refusal:
     told: str = "told by the API"
     done: bool = False
     code: str | None = None
+    hangs: bool = False
 
 
 @define(eq=False)
@@ -111,6 +113,7 @@ class AgentsServer(ThreadingHTTPServer):
         received: what was asked for, oldest first: the operation, and the body or the query.
         sessions: the sessions, by id.
         page_size: how many events a page has at most.
+        keeps_alive: whether a connection is used again; without it no thread outlives its request.
     """
 
     daemon_threads = False
@@ -120,12 +123,13 @@ class AgentsServer(ThreadingHTTPServer):
         self.received: list[tuple[str, dict[str, Any]]] = []
         self.sessions: dict[str, Session] = {}
         self.page_size = 1000
+        self.keeps_alive = True
         self.lock = threading.Condition(threading.RLock())
         self.broken: list[BaseException | None] = []
         self.is_closing = False
         self.open_streams = 0
         self._turns: deque[tuple[Step, ...]] = deque()
-        self._refusals: dict[str, deque[Refusal]] = defaultdict(deque)
+        self._refusals: dict[str, deque[Refusal | None]] = defaultdict(deque)
         self._clock = 0
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
 
@@ -142,8 +146,8 @@ class AgentsServer(ThreadingHTTPServer):
         """Script the next turns."""
         self._turns.extend(turns)
 
-    def refuses(self, operation: str, *refusals: Refusal) -> None:
-        """Let the next requests of this kind go wrong."""
+    def refuses(self, operation: str, *refusals: Refusal | None) -> None:
+        """Let the next requests of this kind go wrong; None: this one goes right."""
         self._refusals[operation].extend(refusals)
 
     def asked(self, operation: str) -> list[dict[str, Any]]:
@@ -307,7 +311,7 @@ class AgentsServer(ThreadingHTTPServer):
     def _interrupt(self, session: Session) -> None:
         if session.status == "running":
             self._play(session)
-        if session.status == "running":
+        if session.status == "running" and not session.rest:
             self._emit(session, idle())
 
     def _play(self, session: Session) -> None:
@@ -404,6 +408,8 @@ class _Handler(BaseHTTPRequestHandler):
             except Refused as refused:
                 refusal = refused.refusal
                 status = refusal.status or 0
+        if refusal is not None and refusal.hangs:
+            self.rfile.read(1)
         if not status:
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
@@ -434,6 +440,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("content-type", kind)
         self.send_header("content-length", str(len(body)))
         self.send_header("request-id", "req_1")
+        if not self.server.keeps_alive:
+            self.send_header("connection", "close")
         self.end_headers()
         self.wfile.write(body)
 
