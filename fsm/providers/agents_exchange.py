@@ -165,7 +165,7 @@ class Exchange:
             case Todo.SEND:
                 self._arrived()
                 self.todo = Todo.READ
-            case Todo.CATCH_UP:
+            case _:
                 return self._caught_up(answer)
         return []
 

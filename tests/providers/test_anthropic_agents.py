@@ -680,9 +680,10 @@ def test_a_message_that_arrived_without_an_answer_is_not_sent_again(agent: Way, 
 
 @pytest.mark.parametrize("refusal", [Refusal(), Refusal(429, "rate_limit_error"), Refusal(500, "api_error")])
 def test_a_message_that_did_not_arrive_is_sent_again(agent: Way, refusal: Refusal) -> None:
+    agent.ask(request())
     agent.server.refuses("send", refusal, refusal)
-    assert told(agent.one(request(), retries=2)[0]) == ["You said: hello"]
-    assert agent.server.session().texts() == ["hello"]
+    assert told(agent.one(request("again", session="sesn_1"), retries=2)[0]) == ["You said: again"]
+    assert agent.server.session().texts() == ["hello", "again"]
 
 
 def test_a_message_that_never_arrives_is_a_connection_error(agent: Way) -> None:
