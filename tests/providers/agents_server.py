@@ -80,6 +80,7 @@ class Session:
     pending: set[str] = field(factory=set)
     rest: deque[Step] = field(factory=deque)
     waits_for: Act | None = None
+    is_paused: bool = False
 
     def texts(self) -> list[str]:
         """The texts of the messages that the user sent to it."""
@@ -113,6 +114,7 @@ class AgentsServer(ThreadingHTTPServer):
         received: what was asked for, oldest first: the operation, and the body or the query.
         sessions: the sessions, by id.
         page_size: how many events a page has at most.
+        greets: whether a new session says that it is idle.
         keeps_alive: whether a connection is used again; without it no thread outlives its request.
     """
 
@@ -124,6 +126,7 @@ class AgentsServer(ThreadingHTTPServer):
         self.sessions: dict[str, Session] = {}
         self.page_size = 1000
         self.keeps_alive = True
+        self.greets = False
         self.lock = threading.Condition(threading.RLock())
         self.broken: list[BaseException | None] = []
         self.is_closing = False
@@ -209,6 +212,8 @@ class AgentsServer(ThreadingHTTPServer):
             return self._send(session, asked["events"])
         if operation == "list":
             return self._list(session, asked)
+        if session.waits_for is Act.UNTIL_ASKED:
+            self._play(session)
         if operation == "archive":
             self.archive(session)
         if operation == "delete":
@@ -228,6 +233,8 @@ class AgentsServer(ThreadingHTTPServer):
 
     def opened(self, session: Session, stream: Stream) -> None:
         session.streams.append(stream)
+        if self.greets and not session.log:
+            self._emit(session, idle())
         self.open_streams += 1
         if session.waits_for is Act.UNTIL_OPEN:
             self._play(session)
@@ -296,6 +303,8 @@ class AgentsServer(ThreadingHTTPServer):
         speaks = any(sent["type"] == "user.message" for sent in events)
         if not answers <= session.pending or (speaks and session.pending != answers):
             raise Refused(Refusal(400, "invalid_request_error", f"waiting for {sorted(session.pending)}"))
+        if session.is_paused:
+            raise Refused(Refusal(400, "invalid_request_error", "the budget is used up"))
         for sent in checked:
             self._push(session, sent)
         if any(sent["type"] == "user.interrupt" for sent in events):
@@ -320,7 +329,7 @@ class AgentsServer(ThreadingHTTPServer):
             step = session.rest.popleft()
             if not isinstance(step, Act):
                 self._emit(session, step)
-            elif step in {Act.HOLD, Act.UNTIL_OPEN}:
+            elif step in {Act.HOLD, Act.UNTIL_OPEN, Act.UNTIL_ASKED}:
                 session.waits_for = step
                 return
             else:
@@ -344,6 +353,7 @@ class AgentsServer(ThreadingHTTPServer):
                 session.status = "running"
             case "session.status_idle":
                 session.status = "idle"
+                session.is_paused = entry["stop_reason"]["type"] == "budget_reached"
                 session.pending = set(entry["stop_reason"].get("event_ids", ()))
             case "session.status_terminated":
                 session.status = "terminated"

@@ -102,6 +102,11 @@ def test_the_longest_key_fits_into_the_label(agents: AgentsServer) -> None:
     assert events[-1].trigger is Trigger.SUCCEEDED
 
 
+def test_a_session_that_says_it_is_idle_before_it_has_heard_the_message_has_not_answered(agent: Way) -> None:
+    agent.server.greets = True
+    assert text_of(agent.ask(request())[0]) == "You said: hello"
+
+
 def test_a_session_that_is_held_is_sent_the_new_message_only(agent: Way) -> None:
     first, second = agent.ask(request("hello"), request("again", session="sesn_1"))
     assert (text_of(first), text_of(second)) == ("You said: hello", "You said: again")
@@ -369,6 +374,17 @@ def test_a_turn_that_fails_keeps_the_session(
     assert told(events) == ["Hm."]
     assert (result.subtype, result.trigger, result.session_id) == (subtype, Trigger.FAILED, "sesn_1")
     assert (result.stop_reason, result.errors, result.usage) == (ending["stop_reason"]["type"], errors, TEXT_USAGE)
+    if subtype != "error_max_budget_usd":
+        assert agent.result(request("again", session="sesn_1")).trigger is Trigger.SUCCEEDED
+
+
+def test_a_session_whose_budget_is_used_up_says_so_until_it_is_raised(agent: Way) -> None:
+    agent.server.will(turn(said("Hm."), stop="budget_reached"))
+    agent.ask(request())
+    result = agent.result(request("again", session="sesn_1"))
+    assert (result.subtype, result.http_status, result.session_id) == ("error_max_budget_usd", None, "sesn_1")
+    assert result.message == "The AI reached its spending limit for one answer."
+    agent.server.session().is_paused = False
     assert agent.result(request("again", session="sesn_1")).trigger is Trigger.SUCCEEDED
 
 
@@ -614,7 +630,11 @@ def test_a_preview_that_breaks_off_is_completed_from_the_list(agent: Way) -> Non
     assert told(agent.one(request())[0]) == ["Hel", "lo."]
 
 
-def test_earlier_turns_are_not_heard_again_when_the_stream_is_caught_up(agent: Way) -> None:
+@pytest.mark.parametrize("looked_back", [1, 100])
+def test_earlier_turns_are_not_heard_again_when_the_stream_is_caught_up(
+    agent: Way, looked_back: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agents_exchange, "LOOKED_BACK", looked_back)
     agent.ask(request("one"))
     agent.server.will(turn(said("b"), Act.CUT, said("c")))
     assert text_of(agent.ask(request("two", session="sesn_1"))[0]) == "b\n\nc"
@@ -680,9 +700,10 @@ def test_a_message_that_arrived_without_an_answer_is_not_sent_again(agent: Way, 
 
 @pytest.mark.parametrize("refusal", [Refusal(), Refusal(429, "rate_limit_error"), Refusal(500, "api_error")])
 def test_a_message_that_did_not_arrive_is_sent_again(agent: Way, refusal: Refusal) -> None:
+    agent.ask(request())
     agent.server.refuses("send", refusal, refusal)
-    assert told(agent.one(request(), retries=2)[0]) == ["You said: hello"]
-    assert agent.server.session().texts() == ["hello"]
+    assert told(agent.one(request("again", session="sesn_1"), retries=2)[0]) == ["You said: again"]
+    assert agent.server.session().texts() == ["hello", "again"]
 
 
 def test_a_message_that_never_arrives_is_a_connection_error(agent: Way) -> None:
@@ -767,6 +788,13 @@ def test_a_session_that_can_not_be_stopped_is_busy(agent: Way) -> None:
     agent.ask(request(), events=1)
     result = agent.result(request("again", session="sesn_1"))
     assert (result.subtype, result.trigger, result.session_id) == ("error_busy", Trigger.FAILED, "sesn_1")
+
+
+def test_what_an_earlier_turn_says_while_the_session_is_looked_at_is_not_heard(agent: Way) -> None:
+    agent.server.will((running(), said("Well,"), Act.UNTIL_ASKED, said("late"), idle()))
+    agent.server.refuses("send", None, Refusal(500, "api_error"))
+    agent.ask(request(), events=1)
+    assert told(agent.one(request("again", session="sesn_1"))[0]) == ["You said: again"]
 
 
 def test_a_session_that_has_become_idle_meanwhile_is_sent_the_message(agent: Way) -> None:
