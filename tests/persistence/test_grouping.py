@@ -160,6 +160,7 @@ def test_an_error_of_a_leader_is_its_own_and_those_who_follow_lead_themselves() 
     assert [step.after.key for step in committed] == ["k2"]
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_child_process_does_not_wait_for_a_lock_that_a_thread_of_its_parent_holds(sqlite_url: str) -> None:
     """The thread that holds it is not in the child."""
     with SQLStore(sqlite_url) as store:
