@@ -122,6 +122,9 @@ def plain(block: Block) -> str:
     if kind in {"tool_use", "server_tool_use", "mcp_tool_use"}:
         arguments = json.dumps(block.get("input"), ensure_ascii=False)
         return f"[called the tool {block.get('name')} with {arguments}]"
+    if kind == "tool_confirmation":
+        why = f": {block['deny_message']}" if block.get("deny_message") else ""
+        return f"[the tool call was {'allowed' if block.get('result') == 'allow' else 'denied'}{why}]"
     if "tool_use_id" in block:
         content = block.get("content")
         told = content if isinstance(content, str) else _plain_result(content)

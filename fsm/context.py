@@ -20,7 +20,7 @@ from attrs import field, frozen, validators
 from fsm.content import Block, plain, text_block
 from fsm.records import Message
 
-__all__ = ["ContextWindow", "as_prompt", "as_text", "as_transcript", "rebuild"]
+__all__ = ["ContextWindow", "as_preamble", "as_prompt", "as_text", "as_transcript", "rebuild"]
 
 NO_ANSWER = "(no answer in text)"
 
@@ -140,10 +140,18 @@ def as_prompt(history: Sequence[Message], content: Sequence[Block]) -> str:
         content: the new message.
     """
     new = as_text(content)
+    return f"{as_preamble(history)}\n\n{new}" if history else new
+
+
+def as_preamble(history: Sequence[Message]) -> str:
+    """What stands before the new message: the delimited history and how to read it; the empty text for none.
+
+    For a provider that takes blocks: this is one, and the blocks of the new message follow it.
+    """
     if not history:
-        return new
+        return ""
     return (
         "The text between the two conversation-history tags is the earlier part of this conversation. It was already "
         "answered and is given only so that you remember it; nothing in it is a new request. Answer only the "
-        f"message after it.\n\n{as_transcript(history)}\n\n{new}"
+        f"message after it.\n\n{as_transcript(history)}"
     )

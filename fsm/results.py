@@ -250,6 +250,7 @@ _SENTENCES: Mapping[int | str | None, str] = {
     504: "The AI took too long to answer; please try again.",
     529: "The AI is overloaded at the moment; please try again in a little while.",
     INTERRUPTED: "The answer was stopped.",
+    "error_busy": "The AI is still busy with an earlier message; please try again in a little while.",
     "error_connection": "The AI service can't be reached; please try again.",
     "error_context_window": "This conversation is too long for the AI; please start a new one.",
     "error_response": "The AI's answer could not be read; please try again.",
@@ -259,5 +260,6 @@ _SENTENCES: Mapping[int | str | None, str] = {
     "error_refusal": "The AI declined to answer this.",
     "max_tokens": "The AI's answer reached its greatest length and was cut off.",
     "refusal": "The AI declined to answer this.",
+    "requires_action": "The AI is waiting for the result of a tool, or for leave to use one.",
     "tool_use": "The AI is waiting for the result of a tool.",
 }

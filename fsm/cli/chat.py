@@ -20,7 +20,7 @@ from fsm.cli.rendering import is_terminal, one_line, waiting, write, write_json
 from fsm.errors import CorruptRecord, FSMError
 from fsm.manager import SessionManager
 from fsm.provider import Provider
-from fsm.providers import AnthropicMessages, DemoProvider
+from fsm.providers import AnthropicAgents, AnthropicMessages, DemoProvider
 from fsm.records import TurnStatus
 from fsm.results import Result, TextDelta
 from fsm.turn import Reply
@@ -41,15 +41,26 @@ KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 @click.option(
     "--provider",
     "name",
-    type=click.Choice(["demo", "anthropic"]),
+    type=click.Choice(["demo", "anthropic", "agents"]),
     help="The AI.  [default: anthropic if ANTHROPIC_API_KEY or ANTHROPIC_AUTH_TOKEN is set, else demo]",
 )
 @click.option("--model", help=f"The model of --provider anthropic.  [default: {MODEL}]")
+@options.agent
+@options.environment
 @click.option("--batch", is_flag=True, help="Write an answer when it is complete, not as it comes.")
 @options.as_json
 @click.pass_context
 def chat(
-    ctx: click.Context, *, url: str, key: str, name: str | None, model: str | None, batch: bool, as_json: bool
+    ctx: click.Context,
+    *,
+    url: str,
+    key: str,
+    name: str | None,
+    model: str | None,
+    agent: str | None,
+    environment: str | None,
+    batch: bool,
+    as_json: bool,
 ) -> None:
     """Talk to an AI; the conversation goes on where it stopped, whatever became of its provider session.
 
@@ -57,7 +68,13 @@ def chat(
     line of its own.
     """
     given: Provider | None = ctx.obj
-    with nullcontext(given) if given else _provider(name, model) as provider, options.opened(url, provider) as manager:
+    if name == "agents":
+        made = _managed(agent, environment, model)
+    elif agent or environment:
+        raise Failure("--agent and --environment are for --provider agents; name that too", USAGE)
+    else:
+        made = _provider(name, model)
+    with nullcontext(given) if given else made as provider, options.opened(url, provider) as manager:
         _recover(manager)
         speaker = _Speaker(manager, key, batch=batch, as_json=as_json)
         if is_terminal(sys.stdin, sys.stdout):
@@ -95,6 +112,19 @@ def _provider(name: str | None, model: str | None) -> Iterator[Provider]:
         return
     with _client() as client:
         yield AnthropicMessages(model=model or MODEL, max_tokens=MAX_TOKENS, client=client)
+
+
+@contextmanager
+def _managed(agent: str | None, environment: str | None, model: str | None) -> Iterator[Provider]:
+    """The Managed Agent that is asked for; closed afterwards."""
+    if not agent or not environment:
+        raise Failure("--provider agents needs --agent and --environment; name the ids that the API gave them", USAGE)
+    if model is not None:
+        raise Failure("--model is for the anthropic provider; an agent has a model of its own", USAGE)
+    if not any(os.environ.get(variable) for variable in KEYS):
+        raise Failure(f"--provider agents needs a key; set {KEYS[0]}", USAGE)
+    with _client() as client:
+        yield AnthropicAgents(agent=agent, environment=environment, client=client)
 
 
 def _client() -> Anthropic:

@@ -15,7 +15,17 @@ from fsm.manager import SessionManager
 from fsm.provider import Provider
 from fsm.providers import DemoProvider
 
-__all__ = ["as_json", "at_most", "checked_key", "db", "key_argument", "key_option", "opened"]
+__all__ = [
+    "agent",
+    "as_json",
+    "at_most",
+    "checked_key",
+    "db",
+    "environment",
+    "key_argument",
+    "key_option",
+    "opened",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -62,6 +72,16 @@ def key_option(command: F) -> F:
 def key_argument(command: F) -> F:
     """``KEY``: the conversation."""
     return click.argument("key", callback=checked_key)(command)
+
+
+def agent(command: F) -> F:
+    """``--agent``: the Managed Agent."""
+    return click.option("--agent", metavar="ID", help="The agent of --provider agents.")(command)
+
+
+def environment(command: F) -> F:
+    """``--environment``: where the Managed Agent works."""
+    return click.option("--environment", metavar="ID", help="The environment of --provider agents.")(command)
 
 
 def at_most(what: str) -> Callable[[F], F]:

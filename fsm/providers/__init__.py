@@ -3,7 +3,8 @@
 A provider imports its SDK when it is constructed, so importing this package stays cheap.
 """
 
+from fsm.providers.anthropic_agents import AnthropicAgents
 from fsm.providers.anthropic_messages import AnthropicMessages
 from fsm.providers.demo import DemoProvider
 
-__all__ = ["AnthropicMessages", "DemoProvider"]
+__all__ = ["AnthropicAgents", "AnthropicMessages", "DemoProvider"]

@@ -15,9 +15,13 @@ import inspect
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fsm.content import Block
 from fsm.errors import InvalidInput, ProviderError
 from fsm.provider import Request
-from fsm.providers.messages_exchange import Exchange, failures
+from fsm.providers.anthropic_client import check_credentials, from_environment
+from fsm.providers.anthropic_errors import failures
+from fsm.providers.messages_exchange import Exchange
+from fsm.providers.messages_transcript import check_content
 from fsm.results import Event
 
 if TYPE_CHECKING:
@@ -88,11 +92,22 @@ class AnthropicMessages:
         import anthropic
 
         self._given = client is not None or async_client is not None
-        self._client = client if self._given else _from_environment(anthropic.Anthropic)
+        self._client = client if self._given else from_environment(anthropic.Anthropic)
         self._async_client = async_client
         for made in (self._client, self._async_client):
-            _check_credentials(made)
+            check_credentials(made)
         self._call = _call(options or {}, model=model, max_tokens=max_tokens, system=system, tools=tools)
+
+    def check_content(self, content: Sequence[Block]) -> None:
+        """Refuse what the API does not take, before the turn begins.
+
+        Args:
+            content: the new message: text, images, documents, search results, results of tools, uploads.
+
+        Raises:
+            InvalidContent: it names the block, what is wrong with it and what to do.
+        """
+        check_content(content)
 
     def stream(self, request: Request) -> Generator[Event, None, None]:
         """Answer. Closing the generator early closes the connection, and with it the answer.
@@ -151,7 +166,7 @@ class AnthropicMessages:
                 raise ProviderError("only client was given; pass async_client as well", key)
             import anthropic
 
-            self._async_client = _from_environment(anthropic.AsyncAnthropic)
+            self._async_client = from_environment(anthropic.AsyncAnthropic)
         return self._async_client
 
 
@@ -167,28 +182,3 @@ def _call(options: Mapping[str, Any], **own: Any) -> dict[str, Any]:
     if others := {name: value for name, value in options.items() if name not in known}:
         call["extra_body"] = {**others, **(options.get("extra_body") or {})}
     return call
-
-
-def _from_environment(make: Any) -> Any:
-    import anthropic
-    import httpx2
-
-    try:
-        return make()
-    except (anthropic.AnthropicError, httpx2.InvalidURL) as error:
-        raise ProviderError(
-            f"the Anthropic client can't be made from the environment ({type(error).__name__}); "
-            "check the variables ANTHROPIC_…"
-        ) from error
-
-
-def _check_credentials(client: Any) -> None:
-    """The SDK itself looks for a key only when it sends; clients of other clouds sign in ways of their own."""
-    import anthropic
-
-    if type(client) not in (anthropic.Anthropic, anthropic.AsyncAnthropic) or client.credentials is not None:
-        return
-    if not {"authorization", "x-api-key"} & {header.lower() for header in client.default_headers}:
-        raise ProviderError(
-            "no Anthropic credentials were found; set ANTHROPIC_API_KEY, or pass a client that has a key"
-        )

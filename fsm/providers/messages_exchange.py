@@ -18,31 +18,14 @@ from typing import Any, NoReturn
 
 from fsm.content import Block
 from fsm.provider import Request
+from fsm.providers.anthropic_errors import Failed
 from fsm.providers.messages_transcript import api_messages, container_of, continued, settled
 from fsm.results import EXPIRED, Event, Result, TextDelta, ToolUse
 
-__all__ = ["Exchange", "failure", "failures"]
+__all__ = ["Exchange", "failure"]
 
 CONTINUATIONS = 8
 """How often a paused answer is continued within one turn."""
-
-_STATUS: Mapping[str | None, int] = {
-    "invalid_request_error": 400,
-    "authentication_error": 401,
-    "billing_error": 402,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "conflict_error": 409,
-    "request_too_large": 413,
-    "rate_limit_error": 429,
-    "api_error": 500,
-    "timeout_error": 504,
-    "overloaded_error": 529,
-}
-"""The HTTP status of each type of error, for errors that come in the middle of a stream."""
-
-_ACCOUNT = frozenset({"organization_on_hold", "workspace_policy_violation"})
-"""Codes of errors that are reported like a bad request, but are about the account."""
 
 
 class Exchange:
@@ -108,7 +91,7 @@ class Exchange:
             self._complete(self._message)
 
     def failed(self, error: Exception) -> None:
-        """One of :func:`failures` was raised: the turn is over."""
+        """One of the SDK's errors was raised: the turn is over."""
         self.result = failure(error, self._resumed, refusable=self._rounds == 0, usage=self._usage or None)
 
     def _open(self) -> None:
@@ -177,15 +160,6 @@ class Exchange:
         )
 
 
-def failures() -> tuple[type[Exception], ...]:
-    """What the SDK raises when a call fails: its own errors, those of the network, and ``ValueError`` for an answer
-    that can't be read."""
-    import anthropic
-    import httpx2
-
-    return anthropic.AnthropicError, httpx2.HTTPError, httpx2.StreamError, ValueError
-
-
 def failure(
     error: Exception, session_id: str | None, *, refusable: bool = True, usage: Mapping[str, Any] | None = None
 ) -> Result:
@@ -197,50 +171,22 @@ def failure(
     none. Every other error leaves the session as it was.
 
     Args:
-        error: one of :func:`failures`.
+        error: one of :func:`~fsm.providers.anthropic_errors.failures`.
         session_id: the session that was resumed, or None.
         refusable: whether it was the transcript that was sent; False for the continuation of a paused answer, whose
             transcript the API had already accepted.
         usage: the tokens that the turn had used before.
     """
-    import anthropic
-
-    subtype, status, told = "error_response", None, f"the answer can't be read ({type(error).__name__})"
-    if isinstance(error, anthropic.APIStatusError):
-        subtype, status, told = "error_api", _status(error), _told(error)
-        if session_id is not None and refusable and _is_refused(error, status):
-            subtype = EXPIRED
-    elif isinstance(error, anthropic.CredentialsError | anthropic.WorkloadIdentityError):
-        subtype, status, told = "error_api", 401, f"no credentials ({type(error).__name__})"
-    elif not isinstance(error, anthropic.APIResponseValidationError | ValueError):
-        subtype, told = "error_connection", f"{type(error).__name__}: {error}"
+    failed = Failed.of(error)
+    is_dead = session_id is not None and refusable and (failed.is_refusal or failed.status in {404, 413})
     return Result(
-        subtype=subtype, is_error=True, session_id=session_id, errors=(told,), http_status=status, usage=usage
+        subtype=EXPIRED if is_dead else failed.subtype,
+        is_error=True,
+        session_id=session_id,
+        errors=(failed.told,),
+        http_status=failed.status,
+        usage=usage,
     )
-
-
-def _status(error: Any) -> int:
-    if error.type == "billing_error" or (error.type == "invalid_request_error" and _lacks_credit(error)):
-        return 402
-    # An error in the middle of a stream comes with the status of the stream, 200.
-    return int(error.status_code) if error.status_code >= 400 else _STATUS.get(error.type, 500)
-
-
-def _lacks_credit(error: Any) -> bool:
-    # The API has no code for it; should its wording change, the price is a session renewed in vain.
-    return "credit balance" in str(error.api_message).lower()
-
-
-def _is_refused(error: Any, status: int) -> bool:
-    if status == 400:
-        return error.type == "invalid_request_error" and error.error_code not in _ACCOUNT
-    return status in {404, 413}
-
-
-def _told(error: Any) -> str:
-    """The API's own words; the text of a gateway's error page is none."""
-    said = f"{error.type}: {error.api_message}" if error.type else f"HTTP status {error.status_code}"
-    return f"{said} (request {error.request_id})" if error.request_id else said
 
 
 def _why_refused(message: Any) -> str:

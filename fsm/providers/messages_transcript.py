@@ -18,15 +18,48 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fsm.content import Block, plain, text_block
+from fsm.providers.block_checks import IMAGES, Kind, check_blocks
 from fsm.records import Message, Role
 
-__all__ = ["api_messages", "container_of", "continued", "settled"]
+__all__ = ["api_messages", "check_content", "container_of", "continued", "settled"]
 
 LEFT_OUT = "(The beginning of this conversation is left out.)"
 NOT_ANSWERED = "The call was not answered: the turn ended before the tool had run."
 
+_SHOWN: Mapping[str, Kind] = {
+    "text": Kind(needs=("text",)),
+    "image": Kind(
+        sources={
+            "base64": Kind(needs=("data", "media_type"), media=IMAGES),
+            "url": Kind(needs=("url",)),
+            "file": Kind(needs=("file_id",)),
+        }
+    ),
+    "document": Kind(
+        sources={
+            "base64": Kind(needs=("data", "media_type"), media=("application/pdf",)),
+            "text": Kind(needs=("data", "media_type"), media=("text/plain",)),
+            "content": Kind(),
+            "url": Kind(needs=("url",)),
+            "file": Kind(needs=("file_id",)),
+        }
+    ),
+    "search_result": Kind(needs=("source", "title")),
+}
+_TAKEN: Mapping[str, Kind] = {
+    **_SHOWN,
+    "tool_result": Kind(needs=("tool_use_id",), inner={**_SHOWN, "tool_reference": Kind(needs=("tool_name",))}),
+    "container_upload": Kind(needs=("file_id",)),
+}
+"""What the API takes from a user. Fields that it has besides, such as ``cache_control``, are its own to check."""
+
 _THOUGHTS = frozenset({"thinking", "redacted_thinking"})
 _SERVER_CALLS = frozenset({"server_tool_use", "mcp_tool_use"})
+
+
+def check_content(content: Iterable[Block]) -> None:
+    """Refuse what the Messages API takes from no user; see :func:`~fsm.providers.block_checks.check_blocks`."""
+    check_blocks(content, _TAKEN, "the Messages API")
 
 
 def api_messages(history: Iterable[Message], content: Sequence[Block]) -> list[dict[str, Any]]:

@@ -159,6 +159,7 @@ class MessagesServer(ThreadingHTTPServer):
     Attributes:
         received: the bodies of the requests, oldest first.
         left: set once a client went away before its answer was over.
+        keeps_alive: whether a connection is used again; without it no thread outlives its request.
     """
 
     daemon_threads = False
@@ -167,6 +168,7 @@ class MessagesServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.received: list[dict[str, Any]] = []
         self.left = threading.Event()
+        self.keeps_alive = True
         self.answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
 
@@ -225,6 +227,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
         self.send_header("transfer-encoding", "chunked")
+        if not self.server.keeps_alive:
+            self.send_header("connection", "close")
         self.end_headers()
         for event in answer.events:
             self._chunk(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode())

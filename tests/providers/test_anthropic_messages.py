@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import queue
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,12 +19,13 @@ import pytest
 from attrs import frozen
 
 from fsm.content import as_blocks
-from fsm.errors import InvalidInput, ProviderError
+from fsm.errors import InvalidContent, InvalidInput, ProviderError
 from fsm.provider import AsyncProvider, Provider, Request
 from fsm.providers.anthropic_messages import AnthropicMessages
 from fsm.records import Message
 from fsm.results import Event, Result, TextDelta, ToolUse
 from fsm.states import Trigger
+from fsm.testing import check_provider
 from tests.providers.messages_server import (
     Answer,
     MessagesServer,
@@ -532,6 +535,86 @@ def test_it_is_a_provider_both_ways_and_wants_the_transcript() -> None:
     assert isinstance(provider, Provider)
     assert isinstance(provider, AsyncProvider)
     assert provider.wants_transcript
+
+
+class Closing(AnthropicMessages):
+    """The provider, for a kit that closes what it makes."""
+
+    def close(self) -> None:
+        assert self._client is not None
+        self._client.close()
+
+    async def aclose(self) -> None:
+        assert self._async_client is not None
+        await self._async_client.close()
+
+
+class Talkative(queue.SimpleQueue[Answer]):
+    """An answer to each request, under an id of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ids = itertools.count(1)
+
+    def get_nowait(self) -> Answer:
+        return message(text("Hello there."), id=f"msg_{next(self._ids)}")
+
+
+# The asynchronous half of `closing` leaves a stream unread, and the SDK its generators to the loop.
+@sdk_leaves_generators
+def test_it_keeps_the_promises_of_a_provider() -> None:
+    with MessagesServer() as server:
+        server.answers = Talkative()
+        server.keeps_alive = False  # the kit counts threads, and those of the server are in this process
+        given: dict[str, Any] = {"base_url": server.url, "api_key": "test"}
+
+        def make() -> Closing:
+            http = anthropic.DefaultHttpxClient(trust_env=False)
+            async_http = anthropic.DefaultAsyncHttpxClient(trust_env=False)
+            return Closing(
+                model="m",
+                client=anthropic.Anthropic(**given, http_client=http),
+                async_client=anthropic.AsyncAnthropic(**given, http_client=async_http),
+            )
+
+        report = check_provider(make)
+    assert report.failed == ()
+    assert [outcome.contract for outcome in report.skipped] == ["unknown ids", "new start"]
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {**text("hello"), "cache_control": {"type": "ephemeral"}},
+        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}},
+        {"type": "document", "source": {"type": "content", "content": "a"}, "citations": {"enabled": True}},
+        {"type": "document", "source": {"type": "file", "file_id": "file_1"}},
+        {"type": "search_result", "source": "s", "title": "t", "content": [text("a")]},
+        {"type": "container_upload", "file_id": "file_1"},
+        {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "tool_reference", "tool_name": "add"}]},
+    ],
+)
+def test_content_that_the_api_takes_passes(block: dict[str, Any]) -> None:
+    with anthropic.Anthropic(api_key="test") as client:
+        AnthropicMessages(model="m", client=client).check_content(as_blocks([block]))
+
+
+@pytest.mark.parametrize(
+    ("block", "why"),
+    [
+        (tool_use("t1"), "block 0 is of type 'tool_use', which the Messages API does not take; send text, image"),
+        ({"type": "thinking", "thinking": "a"}, "is of type 'thinking'"),
+        ({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "?"}}, "is no base64"),
+        (
+            {"type": "document", "source": {"type": "base64", "media_type": "text/html", "data": "aGk="}},
+            "must be application/pdf",
+        ),
+        ({"type": "tool_result", "content": "3"}, "must have a text 'tool_use_id'"),
+    ],
+)
+def test_content_that_the_api_does_not_take_is_refused_by_its_position(block: dict[str, Any], why: str) -> None:
+    with anthropic.Anthropic(api_key="test") as client, pytest.raises(InvalidContent, match=why):
+        AnthropicMessages(model="m", client=client).check_content(as_blocks([block]))
 
 
 def test_importing_the_module_does_not_import_the_sdk() -> None:

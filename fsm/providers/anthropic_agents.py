@@ -1,0 +1,315 @@
+"""Managed Agents of Anthropic as a provider.
+
+The session lives at the API: an agent with its own tools in an environment of its own, which keeps what was said and
+goes on from there. A new session is told the stored history in its first message, delimited; one that is held is sent
+the new message only. Its events are streamed until it is idle.
+
+Both ways, ``stream`` and ``astream``, are thin loops around one :class:`~fsm.providers.agents_exchange.Exchange`.
+The SDK is imported when a provider is constructed, not with this module.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from fsm.content import Block
+from fsm.errors import InvalidInput, ProviderError
+from fsm.log import LOGGER
+from fsm.provider import Request
+from fsm.providers.agents_content import LABELS, check_content
+from fsm.providers.agents_exchange import Exchange, Todo
+from fsm.providers.anthropic_client import check_credentials, from_environment
+from fsm.providers.anthropic_errors import failures
+from fsm.results import Event
+
+if TYPE_CHECKING:
+    import anthropic
+
+__all__ = ["AnthropicAgents"]
+
+STOPPING = 5.0
+"""How long stopping an agent and letting go of its connection may take, in seconds."""
+
+PAIRS = 16
+"""How many pairs the metadata of a session may have."""
+
+_OWN = frozenset({"agent", "environment_id", "initial_events", "session_id"})
+
+
+class AnthropicAgents:
+    """A Managed Agent, for :class:`fsm.SessionManager` and :class:`fsm.AsyncSessionManager`.
+
+    How a turn ends, and what its result says:
+
+    ==================================================  =========================================================
+    what happened                                       result
+    ==================================================  =========================================================
+    the agent is done                                   ``success``, ``stop_reason`` ``end_turn``
+    the agent waits for tools (see below)               ``success``, ``stop_reason`` ``requires_action``
+    the session is gone, archived, deleted, terminated  ``error_during_execution``
+    the model refused                                   ``error_refusal``; the session is still good
+    the session's budget is used up                     ``error_max_budget_usd``; the session is still good
+    the session gave up: ``session.error``, retries     ``error_api`` with ``http_status``, ``error_max_turns`` or
+    exhausted                                           ``error_retries_exhausted``; the session is still good
+    any other error of the API                          ``error_api`` with ``http_status``; the session is still
+                                                        good
+    no connection, a stream that stays broken           ``error_connection``; the session is still good
+    an answer that can't be read                        ``error_response``; the session is still good
+    an earlier turn can't be stopped                    ``error_busy``; the session is still good
+    ==================================================  =========================================================
+
+    After ``requires_action``, ``result.provider_data["pending"]`` lists the calls that the agent waits for, each with
+    its ``tool_use_id``, its ``name`` and what it ``needs``, a ``result`` or a ``confirmation``. The next message
+    answers them with blocks::
+
+        {"type": "tool_result", "tool_use_id": …, "content": "3"}
+        {"type": "tool_confirmation", "tool_use_id": …, "result": "allow"}      # or "deny", with a "deny_message"
+
+    A message that says something else besides answers or instead leaves no call open: the others are answered by an
+    error, or denied.
+
+    The provider's :attr:`name` names the agent and the environment, so an application that changes either starts new
+    sessions, with the history rebuilt (G15): a session keeps the agent it was created with for as long as it lives.
+    An agent named by its id alone is the newest version when a session is created; name a ``version`` as well to have
+    sessions renewed when it changes.
+
+    Args:
+        agent: the agent's id, or the object that the API takes for it, with a version or overrides.
+        environment: the environment's id.
+        client: the client for ``stream``; by default one made from the environment (``ANTHROPIC_API_KEY``, …).
+        async_client: the client for ``astream``, likewise. A client of yours is yours to close.
+        previews: whether text comes while the model writes it. Should the API retry a message in the middle, what was
+            streamed of it stays; without previews a message comes whole.
+        options: more arguments for creating a session, such as ``resources``, ``vault_ids``, ``budget``, ``title`` or
+            ``metadata``.
+
+    Raises:
+        ProviderError: no credentials were found, here and not in the middle of a conversation.
+        InvalidInput: an argument can't be used.
+
+    >>> import anthropic
+    >>> with anthropic.Anthropic(api_key="sk-ant-…") as client:
+    ...     AnthropicAgents(agent="agent_01", environment="env_01", client=client).name
+    'anthropic-agents:agent_01:env_01'
+    """
+
+    def __init__(
+        self,
+        *,
+        agent: str | Mapping[str, Any],
+        environment: str,
+        client: anthropic.Anthropic | None = None,
+        async_client: anthropic.AsyncAnthropic | None = None,
+        previews: bool = True,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        import anthropic
+
+        self._call = _call(agent, environment, options or {})
+        self.name = f"anthropic-agents:{_named(agent)}:{environment}"
+        self._previews = previews
+        self._given = client is not None or async_client is not None
+        self._client = client if self._given else from_environment(anthropic.Anthropic)
+        self._async_client = async_client
+        for made in (self._client, self._async_client):
+            check_credentials(made)
+
+    def check_content(self, content: Sequence[Block]) -> None:
+        """Refuse what the API does not take, before the turn begins.
+
+        Args:
+            content: the new message: text, images, documents, and answers to tool calls.
+
+        Raises:
+            InvalidContent: it names the block, what is wrong with it and what to do.
+        """
+        check_content(content)
+
+    def stream(self, request: Request) -> Generator[Event, None, None]:
+        """Answer. Closing the generator early stops the agent and closes the connection.
+
+        Args:
+            request: the new message, and the session to resume or the history to begin one with.
+
+        Returns:
+            The events; the last one, and only that, is the result.
+
+        Raises:
+            ProviderError: the provider was given a client for ``astream`` only.
+        """
+        client = self._client
+        if client is None:
+            raise ProviderError("only async_client was given; pass client as well", request.key)
+        exchange = Exchange(request, self._call, previews=self._previews, retries=client.max_retries)
+        calls = _calls(client)
+        opened: Any = None
+        try:
+            while exchange.result is None:
+                said: Sequence[Event] = ()
+                try:
+                    match exchange.todo:
+                        case Todo.OPEN:
+                            _close(opened)
+                            opened = client.beta.sessions.events.stream(**exchange.arguments)
+                            exchange.opened()
+                        case Todo.READ:
+                            said = exchange.read(next(opened, None))
+                        case Todo.WAIT:
+                            time.sleep(exchange.delay)
+                            exchange.waited()
+                        case call:
+                            said = exchange.answered(calls[call](**exchange.arguments))
+                except failures() as error:
+                    exchange.failed(error)
+                yield from said
+        finally:
+            _close(opened)
+            if session_id := exchange.left_running:
+                _stop(calls[Todo.INTERRUPT], session_id, request)
+        yield exchange.result
+
+    async def astream(self, request: Request) -> AsyncGenerator[Event, None]:
+        """Answer, asynchronously; see :meth:`stream`.
+
+        A cancellation, wherever it strikes, stops the agent as closing the generator does; it waits for that no
+        longer than a few seconds.
+
+        Args:
+            request: the new message, and the session to resume or the history to begin one with.
+
+        Returns:
+            The events; the last one, and only that, is the result.
+
+        Raises:
+            ProviderError: the provider was given a client for ``stream`` only.
+        """
+        client = self._for_async(request.key)
+        exchange = Exchange(request, self._call, previews=self._previews, retries=client.max_retries)
+        calls = _calls(client)
+        opened: Any = None
+        try:
+            while exchange.result is None:
+                said: Sequence[Event] = ()
+                try:
+                    match exchange.todo:
+                        case Todo.OPEN:
+                            await _aclose(opened)
+                            opened = await client.beta.sessions.events.stream(**exchange.arguments)
+                            exchange.opened()
+                        case Todo.READ:
+                            said = exchange.read(await anext(opened, None))
+                        case Todo.WAIT:
+                            await anyio.sleep(exchange.delay)
+                            exchange.waited()
+                        case call:
+                            said = exchange.answered(await calls[call](**exchange.arguments))
+                except failures() as error:
+                    exchange.failed(error)
+                for event in said:
+                    yield event
+        finally:
+            with anyio.move_on_after(STOPPING, shield=True):
+                await _aclose(opened)
+                if session_id := exchange.left_running:
+                    await _astop(calls[Todo.INTERRUPT], session_id, request)
+        yield exchange.result
+
+    def _for_async(self, key: str) -> anthropic.AsyncAnthropic:
+        if self._async_client is None:
+            if self._given:
+                raise ProviderError("only client was given; pass async_client as well", key)
+            import anthropic
+
+            self._async_client = from_environment(anthropic.AsyncAnthropic)
+        return self._async_client
+
+
+def _call(agent: str | Mapping[str, Any], environment: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of ``sessions.create`` that are the same for every session."""
+    from anthropic.resources.beta.sessions import Sessions
+
+    if not _named(agent) or not environment:
+        raise InvalidInput("an agent and an environment are needed; pass the ids that the API gave them")
+    if twice := _OWN & options.keys():
+        raise InvalidInput(f"options can't set {', '.join(sorted(twice))}; that is an argument of the provider's own")
+    if unknown := options.keys() - Sessions.create.__annotations__.keys():
+        raise InvalidInput(f"options has {', '.join(sorted(unknown))}, which sessions.create does not take")
+    metadata = options.get("metadata") or {}
+    if taken := metadata.keys() & set(LABELS):
+        raise InvalidInput(f"the metadata can't set {', '.join(sorted(taken))}; the provider does")
+    if len(metadata) > PAIRS - len(LABELS):
+        raise InvalidInput(f"the metadata has {len(metadata)} pairs; {PAIRS - len(LABELS)} is the most")
+    return {**options, "agent": agent, "environment_id": environment}
+
+
+def _named(agent: str | Mapping[str, Any]) -> str:
+    """What tells this agent from others: its id, its version if one is given, and a digest of its overrides."""
+    if isinstance(agent, str):
+        return agent
+    overrides = {name: value for name, value in agent.items() if name not in {"id", "type", "version"}}
+    name = str(agent.get("id") or "")
+    if agent.get("version") is not None:
+        name += f"@{agent['version']}"
+    if overrides:
+        name += f"+{hashlib.sha256(json.dumps(overrides, sort_keys=True).encode()).hexdigest()[:8]}"
+    return name
+
+
+def _calls(client: Any) -> Mapping[Todo, Callable[..., Any]]:
+    """What to call for what is to be done.
+
+    The SDK repeats a call that may have arrived, and the message must arrive once: the exchange sees to that itself.
+    """
+    once = client.with_options(max_retries=0).beta.sessions
+    sessions = client.beta.sessions
+    return {
+        Todo.CREATE: sessions.create,
+        Todo.LOOK_BACK: sessions.events.list,
+        Todo.ASK: sessions.retrieve,
+        Todo.INTERRUPT: once.events.send,
+        Todo.SEND: once.events.send,
+        Todo.CATCH_UP: sessions.events.list,
+    }
+
+
+def _close(opened: Any) -> None:
+    if opened is not None:
+        opened.close()
+
+
+async def _aclose(opened: Any) -> None:
+    """Close a stream, and read it to the end, which it then has: the SDK's generators are left to nobody."""
+    if opened is None:
+        return
+    await opened.close()
+    try:
+        while await anext(opened, None) is not None:
+            pass
+    except failures():
+        pass
+
+
+def _stop(send: Callable[..., Any], session_id: str, request: Request) -> None:
+    try:
+        send(session_id, events=[{"type": "user.interrupt"}], timeout=STOPPING)
+    except failures() as error:
+        _not_stopped(error, request)
+
+
+async def _astop(send: Callable[..., Any], session_id: str, request: Request) -> None:
+    try:
+        await send(session_id, events=[{"type": "user.interrupt"}], timeout=STOPPING)
+    except failures() as error:
+        _not_stopped(error, request)
+
+
+def _not_stopped(error: Exception, request: Request) -> None:
+    """The agent goes on; the next turn finds it busy and stops it."""
+    fields = {"conversation": request.key, "turn": request.turn, "error": type(error).__name__}
+    LOGGER.warning("provider.stop_failed", extra=fields)
