@@ -74,7 +74,7 @@ class AnthropicAgents:
     A message that says something else besides answers or instead leaves no call open: the others are answered by an
     error, or denied.
 
-    The provider's :attr:`name` names the agent and the environment, so an application that changes either starts new
+    The provider's ``name`` names the agent and the environment, so an application that changes either starts new
     sessions, with the history rebuilt (G15): a session keeps the agent it was created with for as long as it lives.
     An agent named by its id alone is the newest version when a session is created; name a ``version`` as well to have
     sessions renewed when it changes.
