@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import attrs
 import pytest
 
 from fsm import (
@@ -23,11 +24,14 @@ from fsm import (
     State,
     StoreError,
     TextDelta,
+    ToolResult,
+    ToolUse,
     Transition,
     Trigger,
     TurnStatus,
     TurnSuperseded,
 )
+from fsm import conversation as decide
 from fsm.content import Block
 from fsm.effects import Step
 from fsm.providers import DemoProvider
@@ -268,7 +272,10 @@ def test_waiting_ends_with_its_timeout(store: SQLStore) -> None:
 def test_who_waits_behind_others_for_too_long_is_told(store: SQLStore) -> None:
     """Even if it never was the first."""
     sessions = manager(store, ANSWER, on_busy="wait", busy_timeout=0.05)
-    with sessions._driver._waiting._queues.ticket("k"), pytest.raises(ConversationBusy, match="others have waited"):
+    with (
+        sessions._driver._waiting._queues.ticket("k"),
+        pytest.raises(ConversationBusy, match="'k': others have waited"),
+    ):
         sessions.send("k", "second")
 
 
@@ -374,18 +381,48 @@ def test_the_same_idempotency_key_reaches_the_provider_once(store: SQLStore) -> 
     first = sessions.send("k", "hello", idempotency_key="once")
     sessions.reset("k")
     again = sessions.send("k", "hello", idempotency_key="once")
-    assert (again.text, again.state, again.turn, again.replayed) == (first.text, State.ACTIVE, 1, True)
+    assert again == attrs.evolve(first, replayed=True)
     with sessions.stream("k", "hello", idempotency_key="once") as turn:
         assert list(turn) == [TextDelta("one two"), again.result]
     assert turn.reply == again
+    assert (turn.key, turn.number) == ("k", 1)
     assert len(provider.requests) == 1
+
+
+def test_a_replayed_turn_that_said_nothing_hands_out_its_result_alone(store: SQLStore) -> None:
+    """G13: no empty delta before it."""
+    failed = Result(subtype="error_max_turns", is_error=True, session_id="s-1")
+    sessions = manager(store, failed)
+    sessions.send("k", "hello", idempotency_key="once")
+    with sessions.stream("k", "hello", idempotency_key="once") as turn:
+        assert list(turn) == [failed]
+
+
+def test_a_stored_reply_is_the_reply_that_was_given(store: SQLStore) -> None:
+    """G13: with all that the result said, but for what is not stored."""
+    result = Result(
+        subtype="error_max_turns",
+        is_error=True,
+        session_id="s-2",
+        errors=("too many",),
+        stop_reason="tool_use",
+        usage={"tokens": 3},
+        cost_usd=0.5,
+        http_status=200,
+    )
+    call = [ToolUse("t", "look"), ToolResult("t", "seen")]
+    sessions = manager(store, ANSWER, DEAD, [TextDelta("one "), *call, TextDelta("two"), result])
+    sessions.send("k", "hello")
+    first = sessions.send("k", "again", idempotency_key="once")
+    assert (first.healed, first.text, first.result) == (True, "one two", result)
+    assert sessions.send("k", "again", idempotency_key="once") == attrs.evolve(first, replayed=True)
 
 
 def test_an_idempotency_key_belongs_to_one_message(store: SQLStore) -> None:
     """Another message with the same key is a mistake."""
     sessions = manager(store, ANSWER)
     sessions.send("k", "hello", idempotency_key="once")
-    with pytest.raises(InvalidInput, match="was used for another message"):
+    with pytest.raises(InvalidInput, match=r"conversation 'k': .* was used for another message"):
         sessions.send("k", "something else", idempotency_key="once")
     assert sessions.send("other", "something else", idempotency_key="once").status is TurnStatus.SUCCEEDED
 
@@ -397,7 +434,9 @@ def test_an_idempotency_key_whose_turn_still_runs_is_busy_until_it_ends(store: S
     other = manager(store, clock=clock)
     hanging = sessions.stream("k", "hello", idempotency_key="once")
     hanging.__enter__()
-    with pytest.raises(ConversationBusy, match="the same idempotency key is still running"):
+    with pytest.raises(
+        ConversationBusy, match="conversation 'k': turn 1 with the same idempotency key is still running"
+    ):
         other.send("k", "hello", idempotency_key="once")
     clock.advance(601)
     reply = other.send("k", "hello", idempotency_key="once")
@@ -550,6 +589,21 @@ def test_conversations_are_listed_in_pages_by_key(store: SQLStore) -> None:
     assert [conversation.key for conversation in sessions.conversations(after="b")] == ["c"]
 
 
+@pytest.mark.parametrize("read", ["history", "turns", "sessions", "transitions"])
+def test_each_table_is_read_in_pages(store: SQLStore, read: str) -> None:
+    """The newest that were asked for, oldest first."""
+    sessions = manager(store)
+    for number in range(3):
+        sessions.send("k", f"message {number}")
+        sessions.reset("k")
+    page = getattr(sessions, read)
+    rows = list(page("k"))
+    assert [row.number for row in rows] == list(range(1, len(rows) + 1))
+    assert list(page("k", limit=2)) == rows[-2:]
+    assert list(page("k", before=3)) == rows[:2]
+    assert list(page("k", limit=1, before=3)) == rows[1:2]
+
+
 def test_an_asynchronous_store_is_told_from_a_synchronous_one(store: SQLStore) -> None:
     """A port that waits has no place in the synchronous manager."""
     from fsm.manager import _run
@@ -607,6 +661,45 @@ def test_an_end_that_was_cut_off_is_stored_once(url: str, cut_off: str, status: 
             list(events)
         assert [turn.status for turn in sessions.turns("k")] == [status]
         assert [message.text for message in sessions.history("k")] == ["hello", "one two"]
+
+
+def test_a_janitor_who_finds_one_turn_ended_goes_on_with_the_others(url: str) -> None:
+    """Whoever ended it has not seen to them."""
+    clock = Clock()
+
+    class Overtaken(SQLStore):
+        def running(self, **arguments: Any) -> list[Any]:
+            found = super().running(**arguments)
+            quick.commit(decide.lapse(found[0], now=clock()))
+            return found
+
+    with SQLStore(url) as quick, Overtaken(url) as slow:
+        kept = [manager(quick, clock=clock).stream(key, "hello") for key in ("a", "b")]
+        for stream in kept:
+            stream.__enter__()
+        clock.advance(601)
+        assert [ended.key for ended in SessionManager(slow, DemoProvider(), clock=clock).recover()] == ["b"]
+        for stream in kept:
+            stream.__exit__(None, None, None)
+
+
+def test_recover_ends_a_turn_that_its_own_manager_gave_up(store: SQLStore) -> None:
+    """Its lease does not matter (G9)."""
+    sessions = manager(store)
+    hanging = sessions.stream("k", "hello")
+    sessions._driver.forget("k", hanging.__enter__().number)
+    assert [ended.key for ended in sessions.recover()] == ["k"]
+    hanging.__exit__(None, None, None)
+
+
+def test_a_conversation_whose_owner_is_gone_is_ended_before_its_key_is_asked_again(store: SQLStore) -> None:
+    """The reply to an idempotency key of a turn that was cut off: that it was cut off."""
+    clock = Clock()
+    hanging = manager(store, clock=clock).stream("k", "hello", idempotency_key="once")
+    hanging.__enter__()
+    clock.advance(601)
+    assert manager(store, clock=clock).send("k", "hello", idempotency_key="once").status is TurnStatus.INTERRUPTED
+    hanging.__exit__(None, None, None)
 
 
 def test_two_janitors_do_not_get_in_each_others_way(url: str) -> None:
