@@ -139,3 +139,13 @@ def test_any_other_text_is_a_key(key: str) -> None:
 def test_every_block_is_told_in_words(block: dict[str, Any], told: str) -> None:
     """For a model that can't have the thing itself."""
     assert plain(block) == told
+
+
+def test_what_a_tool_answered_is_told_in_its_own_letters() -> None:
+    """Not escaped, whatever the language."""
+    assert (
+        plain({"type": "tool_result", "tool_use_id": "t", "content": {"ü": "é"}}) == '[the tool answered: {"ü": "é"}]'
+    )
+    assert plain({"type": "tool_use", "id": "t", "name": "look", "input": {"ü": 1}}) == (
+        '[called the tool look with {"ü": 1}]'
+    )

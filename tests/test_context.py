@@ -160,3 +160,18 @@ def test_a_mark_that_content_has_guessed_is_not_used() -> None:
             return mark == _boundary(["a"])
 
     assert _boundary([Guesses("a")]) not in {"", _boundary(["a"])}
+
+
+def test_messages_that_differ_only_in_where_one_ends_have_different_marks() -> None:
+    """A mark is drawn from all that is said, also from what can't be encoded as UTF-8."""
+    from fsm.context import _boundary
+
+    assert len({_boundary(texts) for texts in (["ab"], ["a", "b"], ["\ud83d"], ["?"], [])}) == 5
+
+
+def test_a_prompt_says_what_the_history_is_for() -> None:
+    """Something stands before it, and it is not the new message."""
+    prompt = as_prompt(texts(("one", "two")), [text_block("three")])
+    before, _, _ = prompt.partition("<conversation-history")
+    assert "Answer only the message after it." in before
+    assert "three" not in before

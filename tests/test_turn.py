@@ -139,6 +139,8 @@ def test_raise_for_error_returns_a_good_reply_and_raises_any_other() -> None:
     ) as caught:
         failed.raise_for_error()
     assert caught.value.reply is failed
+    assert "idempotency" not in str(caught.value)
+    assert caught.value.key == "k"
     cut_off = Reply("k", 3, "", State.ACTIVE, TurnStatus.INTERRUPTED, replayed=True)
     with pytest.raises(TurnFailed, match=r"turn 3 interrupted; .* with another idempotency key"):
         cut_off.raise_for_error()
