@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test torture verify lint docs
+.PHONY: help demo test torture verify mutants lint docs
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -24,6 +24,10 @@ torture: $(VENV)/.with-dev ## run the crash tests for long: 5,000 kills, and mor
 
 verify: $(VENV)/.with-dev ## explore the machine, check its models with spin and TLC
 	@CONVERSATION_FSM_VERIFY=1 $(BIN)/python -m pytest -q -s --no-header tests/verification
+
+mutants: $(VENV)/.with-dev ## change the code in 5,000 ways and see that the tests notice; an hour, and it may be stopped
+	@$(BIN)/mutmut run
+	@$(BIN)/python -m tests.mutants
 
 lint: $(VENV)/.with-dev ## check style and types
 	$(BIN)/ruff check .
