@@ -239,7 +239,7 @@ async def test_no_more_turns_run_at_once_than_the_manager_was_told(store: SQLSto
 async def test_no_more_threads_call_the_store_than_the_manager_was_told(sqlite_url: str) -> None:
     """Others wait for a thread."""
     calling = most = 0
-    lock = threading.Lock()
+    lock, full = threading.Lock(), threading.Event()
 
     class Counting(SQLStore):
         def load(self, key: str) -> Any:
@@ -247,7 +247,10 @@ async def test_no_more_threads_call_the_store_than_the_manager_was_told(sqlite_u
             with lock:
                 calling += 1
                 most = max(most, calling)
-            time.sleep(0.01)
+            if most == 2:
+                full.set()
+            full.wait(60)
+            time.sleep(0.02)  # time for a third, which must not come
             found = super().load(key)
             with lock:
                 calling -= 1

@@ -10,6 +10,7 @@ import attrs
 import pytest
 
 from fsm import (
+    AsyncSessionManager,
     Conflict,
     ConversationBusy,
     ConversationNotFound,
@@ -311,6 +312,51 @@ def test_a_worker_whose_lease_was_taken_over_finishes_nothing(store: SQLStore) -
         (2, "one two"),
         (1, "one two"),
     ]
+
+
+def test_a_late_death_buries_the_id_that_was_resumed(store: SQLStore) -> None:
+    """G2: whoever was superseded has found out that its session is dead."""
+    clock = Clock()
+    first = manager(store, ANSWER, lease=60, clock=clock)
+    first.send("k", "hello")
+    dead = [TextDelta("one "), Result(subtype=EXPIRED, is_error=True)]
+    slow, quick = (manager(store, *script, lease=60, clock=clock) for script in ([dead], []))
+    with pytest.raises(TurnSuperseded), slow.stream("k", "slow") as turn:
+        next(iter(turn))
+        clock.advance(61)
+        quick.reset("k")
+        list(turn)
+    assert store.dead(quick.conversation("k"), ["s-1"]) == {"s-1"}
+
+
+def test_a_reset_ends_a_turn_that_its_own_manager_gave_up(store: SQLStore) -> None:
+    """Without force, and for the provider of whoever resets (G15)."""
+    sessions = manager(store)
+    hanging = sessions.stream("k", "hello")
+    sessions._driver.forget("k", hanging.__enter__().number)
+    assert sessions.reset("k").running is None
+    SessionManager(store, DemoProvider(name="another")).reset("k")
+    assert [session.provider for session in sessions.sessions("k")] == ["demo", "demo", "another"]
+    hanging.__exit__(None, None, None)
+
+
+def test_a_reset_waits_for_the_turn_of_its_own_conversation(store: SQLStore) -> None:
+    """And for no other."""
+    sessions = manager(store, on_busy="wait", busy_timeout=0.05)
+    sessions.send("k", "hello")
+    with sessions._driver._waiting._queues.ticket("k"), pytest.raises(ConversationBusy, match="others have waited"):
+        sessions.reset("k")
+    with sessions._driver._waiting._queues.ticket("other"):
+        assert sessions.reset("k").session == 2
+
+
+def test_a_turn_lasts_ten_minutes_without_a_sign_of_life_unless_told_otherwise(store: SQLStore) -> None:
+    """Both kinds of manager."""
+    clock = Clock()
+    for kind in (SessionManager, AsyncSessionManager):
+        settings = kind(store, DemoProvider(), clock=clock)._driver.settings
+        assert (settings.lease_length, settings.busy_timeout) == (timedelta(minutes=10), 60.0)
+        assert (settings.on_busy, settings.heal) == ("raise", True)
 
 
 def test_a_worker_that_comes_back_late_does_not_ask_a_session_that_died_meanwhile(store: SQLStore) -> None:
@@ -633,6 +679,48 @@ class Interrupting(SQLStore):
             raise KeyboardInterrupt
 
 
+def test_a_begin_that_was_cut_off_and_can_not_be_taken_back_does_not_block_its_manager(sqlite_url: str) -> None:
+    """Nobody runs the turn; the manager knows that, whatever the store can say."""
+
+    class CutOff(SQLStore):
+        left = 2
+
+        def commit(self, step: Step) -> None:
+            self.left -= 1
+            if self.left == 1:
+                super().commit(step)
+                raise KeyboardInterrupt
+            if self.left == 0:
+                raise StoreError("no", step.before.key)
+            super().commit(step)
+
+    with CutOff(sqlite_url) as store:
+        sessions = manager(store, ANSWER)
+        with pytest.raises(KeyboardInterrupt):
+            sessions.send("k", "cut off")
+        assert sessions._driver._live == set()
+        assert sessions.send("k", "again").turn == 2
+
+
+def test_a_begin_that_was_cut_off_and_superseded_keeps_nothing(sqlite_url: str) -> None:
+    """The turn that was reset meanwhile had nothing to say."""
+
+    class CutOff(SQLStore):
+        def commit(self, step: Step) -> None:
+            super().commit(step)
+            if step.before.version == 0:
+                super().commit(decide.reset(step.after, reason="r", provider="demo", now=Clock().now, force=True))
+                raise KeyboardInterrupt
+
+    with CutOff(sqlite_url) as store:
+        sessions = manager(store)
+        with pytest.raises(KeyboardInterrupt):
+            sessions.send("k", "cut off")
+        conversation = sessions.conversation("k")
+        assert (conversation.version, conversation.messages) == (2, 1)
+        assert sessions._driver._live == set()
+
+
 @pytest.mark.parametrize("cut_off", ["before", "after"])
 @pytest.mark.parametrize("first", [True, False])
 def test_a_begin_that_was_cut_off_leaves_no_running_turn(url: str, cut_off: str, first: bool) -> None:
@@ -677,6 +765,7 @@ def test_a_janitor_who_finds_one_turn_ended_goes_on_with_the_others(url: str) ->
         kept = [manager(quick, clock=clock).stream(key, "hello") for key in ("a", "b")]
         for stream in kept:
             stream.__enter__()
+            clock.advance(1)  # the oldest lease comes first
         clock.advance(601)
         assert [ended.key for ended in SessionManager(slow, DemoProvider(), clock=clock).recover()] == ["b"]
         for stream in kept:
@@ -757,3 +846,44 @@ def test_a_refused_interrupt_is_told_with_what_caused_it(url: str) -> None:
         with pytest.raises(KeyboardInterrupt) as interrupted:
             manager(store, [KeyboardInterrupt()]).send("other", "hello")
         assert interrupted.value.__notes__ == ["conversation 'other': no"]
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        ([TextDelta("a"), Result()], TurnStatus.SUCCEEDED),
+        ([TextDelta("a"), Result(is_error=True)], TurnStatus.FAILED),
+        ([TextDelta("a")], TurnStatus.INTERRUPTED),
+    ],
+)
+def test_a_refused_end_comes_with_the_reply_as_the_provider_gave_it(
+    sqlite_url: str, said: list[Any], status: TurnStatus
+) -> None:
+    """The caller gets both (G16)."""
+
+    class Refusing(SQLStore):
+        def commit(self, step: Step) -> None:
+            if step.before.version:
+                raise StoreError("no")
+            super().commit(step)
+
+    with Refusing(sqlite_url) as store, pytest.raises(StoreError) as caught:
+        manager(store, said).send("k", "hello")
+    assert (caught.value.reply.status, caught.value.reply.text) == (status, "a")
+
+
+def test_a_late_text_that_the_store_refuses_comes_with_the_reply(sqlite_url: str) -> None:
+    """The caller gets both (G16)."""
+
+    class Refusing(SQLStore):
+        def commit(self, step: Step) -> None:
+            if step.before.session == 2:
+                raise StoreError("no")
+            super().commit(step)
+
+    with Refusing(sqlite_url) as store:
+        sessions = manager(store, ANSWER)
+        with pytest.raises(StoreError) as caught, sessions.stream("k", "hello") as turn:
+            next(iter(turn))
+            sessions.reset("k", force=True)
+    assert (caught.value.reply.status, caught.value.reply.text) == (TurnStatus.SUPERSEDED, "one ")

@@ -222,6 +222,7 @@ def test_a_call_that_nobody_answered_is_answered_by_an_error(way: Way) -> None:
     assert way.result(resumed([text("forget it"), answer], *history)).trigger is Trigger.SUCCEEDED
     first, second, third = way.server.received[0]["messages"][2]["content"]
     assert (first["tool_use_id"], first["is_error"]) == ("t1", True)
+    assert first["content"] == "The call was not answered: the turn ended before the tool had run."
     assert (second, third) == (answer, text("forget it"))
 
 
@@ -337,6 +338,23 @@ def test_a_refusal_is_an_error_that_leaves_the_session_as_it_was(way: Way, asked
     result = way.result(asked)
     assert (result.subtype, result.trigger, result.session_id) == ("error_refusal", Trigger.FAILED, session)
     assert (result.content, result.errors, result.stop_reason) == (None, ("cyber",), "refusal")
+    assert result.is_error
+    assert result.usage == {"input_tokens": 10, "output_tokens": 5}
+    assert result.raw is not None
+    assert result.raw["stop_details"] == details
+
+
+@pytest.mark.parametrize(
+    ("details", "why"),
+    [
+        ({"type": "refusal", "category": "cyber", "explanation": "It could do harm."}, "It could do harm."),
+        ({"type": "refusal", "category": None, "explanation": None}, "the model refused"),
+        (None, "the model refused"),
+    ],
+)
+def test_a_refusal_is_told_as_well_as_the_model_has_explained_it(way: Way, details: Any, why: str) -> None:
+    way.server.will(message(text("I"), stop="refusal", stop_details=details))
+    assert way.result(request()).errors == (why,)
 
 
 def test_a_full_context_window_ends_a_resumed_session_and_fails_a_new_one(way: Way) -> None:
@@ -420,6 +438,7 @@ def test_a_stream_that_is_cut_off_is_a_connection_error_and_keeps_the_session(wa
     *deltas, result = way.ask(resumed())[0]
     assert deltas == [TextDelta("He"), TextDelta("llo")]
     assert (result.subtype, result.trigger, result.session_id) == ("error_connection", Trigger.FAILED, "msg_0")
+    assert (result.is_error, result.usage, result.raw) == (True, None, None)
 
 
 def test_no_connection_at_all_is_a_connection_error_and_keeps_the_session(way: Way) -> None:
@@ -510,14 +529,17 @@ def test_without_a_client_of_ones_own_both_are_made_from_the_environment(
 
 
 def test_a_client_of_one_kind_is_never_replaced_by_one_from_the_environment() -> None:
-    with anthropic.Anthropic(api_key="test") as client, pytest.raises(ProviderError, match="async_client"):
+    with (
+        anthropic.Anthropic(api_key="test") as client,
+        pytest.raises(ProviderError, match="conversation 'k': only client was given"),
+    ):
         anyio.run(AnthropicMessages(model="m", client=client).astream(request()).__anext__)
 
     async def only_async() -> None:
         async with anthropic.AsyncAnthropic(api_key="test") as client:
             next(AnthropicMessages(model="m", async_client=client).stream(request()))
 
-    with pytest.raises(ProviderError, match="pass client"):
+    with pytest.raises(ProviderError, match="conversation 'k': only async_client was given; pass client as well"):
         anyio.run(only_async)
 
 
