@@ -12,7 +12,7 @@ import attrs
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from peewee import SqliteDatabase
+from peewee import PeeweeException, SqliteDatabase
 
 from fsm import (
     Conflict,
@@ -287,6 +287,18 @@ def test_running_conversations_are_found_by_their_lease(store: SQLStore) -> None
     assert [c.key for c in store.running(limit=1)] == ["k2"]
 
 
+def test_conversations_are_listed_from_the_first_key_on(store: SQLStore) -> None:
+    """Whatever it begins with."""
+    for number, key in enumerate(["!", "a", "Z", "\x01"]):
+        store.commit(begin(attrs.evolve(NEW, key=key, id=number)))
+    assert {conversation.key for conversation in store.conversations()} == {"!", "a", "Z", "\x01"}
+
+
+def test_an_error_of_peewees_own_is_not_tried_again(sqlite_store: SQLStore) -> None:
+    """It comes with no error of the database."""
+    assert not sqlite_store._dialect.may_retry(PeeweeException("a connection that was not opened"))
+
+
 def test_a_database_is_found_as_it_was_left(url: str) -> None:
     """Closed and opened again."""
     with SQLStore(url) as store:
@@ -434,6 +446,8 @@ def test_closing_closes_the_connections_of_all_threads(sqlite_url: str) -> None:
     ("url", "why"),
     [
         ("chat.db", "'chat.db' is no database URL; write sqlite:///chat.db"),
+        ("twelve chars", "'twelve chars' is no database URL"),
+        ("user:password", "'user:passwor…' is no database URL"),
         ("mysql://user:password@host/db", "unknown database scheme 'mysql'"),
         ("sqlite://chat.db", "two slashes; a file takes three: sqlite:///chat.db"),
         ("sqlite:////no/such/folder/chat.db", "'/no/such/folder/chat.db' can't be opened for writing: No such file"),
@@ -490,12 +504,12 @@ def test_a_database_that_is_opened_by_many_at_once_is_migrated_once(url: str) ->
 CORRUPTIONS = {
     "conversation": [
         ("metadata", "'no json'", lambda store, _: store.load("k")),
-        ("metadata", "'[1]'", lambda store, _: store.conversations()),
+        ("metadata", "'[1]'", lambda store, _: store.load("k")),
         ("created_at", str(2**62), lambda store, _: store.load("k")),
     ],
     "turn": [
         ("errors", "'{}'", lambda store, c: store.turns(c)),
-        ("usage", "'[]'", lambda store, c: store.turns(c)),
+        ("usage", "'[]'", lambda store, c: store.turns(c, limit=1)),
         ("state", "'lost'", lambda store, c: store.turn_by_idempotency_key(c, "i")),
     ],
     "message": [
@@ -519,8 +533,19 @@ def test_a_corrupt_row_is_named_and_not_handed_on(
         sqlite_store, lambda c: begin(c, idempotency_key="i"), lambda c: finish(c, Result(session_id="s"))
     )
     sqlite_store._database.execute_sql(f"UPDATE {table} SET {column} = {value}")
-    with pytest.raises(CorruptRecord, match=f"of table {table} is corrupt .*restore it from a backup"):
+    with pytest.raises(
+        CorruptRecord, match=f"conversation 'k': row 1, .* of table {table} is corrupt .*restore it from a backup"
+    ):
         read(sqlite_store, conversation)
+
+
+@pytest.mark.parametrize("read", ["conversations", "running"])
+def test_a_corrupt_row_in_a_list_of_conversations_is_named_too(sqlite_store: SQLStore, read: str) -> None:
+    """The list is not of one conversation; the row tells which it was."""
+    committed(sqlite_store, begin)
+    sqlite_store._database.execute_sql("UPDATE conversation SET metadata = '[1]'")
+    with pytest.raises(CorruptRecord, match=r"^row 1, 'k' of table conversation is corrupt \(TypeError: "):
+        getattr(sqlite_store, read)()
 
 
 def test_a_row_that_breaks_g1_is_corrupt_even_if_the_database_let_it_pass(sqlite_store: SQLStore) -> None:

@@ -243,6 +243,11 @@ def test_a_call_whose_arguments_are_not_whole_is_no_call(way: Way, arguments: st
     assert events[-1].content == (text("I add."),)
 
 
+def test_a_call_without_arguments_is_a_call(way: Way) -> None:
+    way.server.will(message({**tool_use("t1"), "input": ""}, stop="tool_use"))
+    assert way.ask(request())[0][0] == ToolUse("t1", "add", {})
+
+
 def test_a_server_tool_that_was_cut_off_is_left_out_of_the_session(way: Way) -> None:
     way.server.will(message(text("I search."), SEARCH, stop="max_tokens"))
     assert way.result(request()).content == (text("I search."),)
