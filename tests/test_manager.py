@@ -12,6 +12,7 @@ import pytest
 from fsm import (
     AsyncSessionManager,
     Conflict,
+    ContextWindow,
     ConversationBusy,
     ConversationNotFound,
     FSMError,
@@ -350,6 +351,23 @@ def test_a_reset_waits_for_the_turn_of_its_own_conversation(store: SQLStore) -> 
         assert sessions.reset("k").session == 2
 
 
+@pytest.mark.parametrize("kind", [SessionManager, AsyncSessionManager])
+def test_a_manager_behaves_as_it_was_told(store: SQLStore, kind: Any) -> None:
+    """Both kinds."""
+    told = {
+        "heal": False,
+        "context": ContextWindow(max_messages=3),
+        "lease": 5.0,
+        "on_busy": "wait",
+        "busy_timeout": 2.0,
+        "observers": [print],
+        "clock": Clock(),
+    }
+    settings = kind(store, DemoProvider(), **told)._driver.settings
+    assert {name: getattr(settings, name) for name in told} == told
+    assert (settings.provider, settings.wants_transcript, settings.check_content) == ("demo", False, None)
+
+
 def test_a_turn_lasts_ten_minutes_without_a_sign_of_life_unless_told_otherwise(store: SQLStore) -> None:
     """Both kinds of manager."""
     clock = Clock()
@@ -416,8 +434,16 @@ def test_a_forced_reset_supersedes_the_running_turn(store: SQLStore) -> None:
 @pytest.mark.parametrize("reason", ["", "  ", "x" * 513, "two\nlines", None])
 def test_a_reset_wants_a_reason_of_one_line(store: SQLStore, reason: Any) -> None:
     """It is kept with the closed session."""
-    with pytest.raises(InvalidInput, match="a reason is a line"):
+    with pytest.raises(InvalidInput, match="conversation 'k': a reason is a line"):
         manager(store).reset("k", reason=reason)
+
+
+def test_a_reason_may_have_512_characters(store: SQLStore) -> None:
+    """No fewer."""
+    sessions = manager(store)
+    sessions.send("k", "hello")
+    sessions.reset("k", reason="x" * 512)
+    assert sessions.sessions("k")[0].closed_reason == "x" * 512
 
 
 def test_the_same_idempotency_key_reaches_the_provider_once(store: SQLStore) -> None:

@@ -77,6 +77,13 @@ def test_a_process_that_proc_hides_is_not_gone(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(owner, "_stat", lambda pid: [])
     assert not is_gone(named)
 
+    def forbidden(pid: int, signal: int) -> None:
+        assert (pid, signal) == (os.getpid(), 0)
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", forbidden)
+    assert not is_gone(named)
+
 
 def test_without_proc_nothing_is_concluded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Other systems than Linux."""

@@ -301,6 +301,17 @@ def test_a_paused_answer_is_continued_within_the_turn(way: Way) -> None:
     assert way.server.received[2]["messages"][1]["content"][-1] == text("Still")
 
 
+def test_a_paused_answer_is_continued_after_a_long_transcript(way: Way) -> None:
+    way.server.will(message(text("Still "), stop="pause_turn"), message(text("here.")))
+    assert way.result(resumed()).content == (text("Still "), text("here."))
+    assert way.server.received[1]["messages"][-1] == {"role": "assistant", "content": [text("Still")]}
+
+
+def test_a_server_tool_that_runs_beside_a_call_of_the_clients_is_kept(way: Way) -> None:
+    way.server.will(message(SEARCH, tool_use("t1"), stop="tool_use"))
+    assert way.result(request()).content == (SEARCH, tool_use("t1"))
+
+
 def test_an_answer_that_pauses_for_ever_ends_after_eight_continuations(way: Way) -> None:
     way.server.will(*(message(text("Hm."), SEARCH, stop="pause_turn") for _ in range(9)))
     result = way.result(request())
@@ -364,9 +375,11 @@ def test_a_refusal_is_told_as_well_as_the_model_has_explained_it(way: Way, detai
 
 def test_a_full_context_window_ends_a_resumed_session_and_fails_a_new_one(way: Way) -> None:
     way.server.will(*(message(text("I"), stop="model_context_window_exceeded") for _ in range(2)))
-    assert way.result(resumed()).trigger is Trigger.EXPIRED
+    dead = way.result(resumed())
+    assert (dead.trigger, dead.stop_reason) == (Trigger.EXPIRED, "model_context_window_exceeded")
     fresh = way.result(request())
     assert (fresh.subtype, fresh.trigger, fresh.session_id) == ("error_context_window", Trigger.FAILED, None)
+    assert "context window" in fresh.errors[0]
 
 
 REFUSALS = [
@@ -383,6 +396,7 @@ def test_a_resumed_transcript_that_is_refused_is_a_dead_session(way: Way, answer
     result = way.result(resumed())
     assert (result.trigger, result.session_id, result.http_status) == (Trigger.EXPIRED, "msg_0", answer.status)
     assert "html" not in result.errors[0]
+    assert not answer.html or result.errors[0].startswith(f"HTTP status {answer.status} ")
     assert "req_1" in result.errors[0]
 
 
@@ -451,6 +465,7 @@ def test_no_connection_at_all_is_a_connection_error_and_keeps_the_session(way: W
     nobody.server_close()
     result = Way(way.name, nobody).result(resumed())
     assert (result.subtype, result.trigger, result.session_id) == ("error_connection", Trigger.FAILED, "msg_0")
+    assert result.errors[0].startswith("APIConnectionError: ")
 
 
 def test_a_timeout_is_a_connection_error_and_keeps_the_session(way: Way) -> None:
@@ -461,19 +476,20 @@ def test_a_timeout_is_a_connection_error_and_keeps_the_session(way: Way) -> None
 
 
 def test_events_that_are_no_json_are_an_error_of_the_answer() -> None:
-    assert _failure_of(ValueError("private text")).subtype == "error_response"
-    assert "private text" not in str(_failure_of(ValueError("private text")).errors)
+    result = _failure_of(ValueError("private text"))
+    assert (result.subtype, result.errors) == ("error_response", ("the answer can't be read (ValueError)",))
 
 
 def test_lost_credentials_are_told_as_such() -> None:
     result = _failure_of(anthropic.CredentialsError("/home/me/token is empty"))
     assert (result.http_status, result.trigger, result.session_id) == (401, Trigger.FAILED, "msg_0")
+    assert (result.subtype, result.errors) == ("error_api", ("no credentials (CredentialsError)",))
 
 
 def _failure_of(error: Exception) -> Result:
     from fsm.providers.messages_exchange import failure
 
-    return failure(error, "msg_0")
+    return failure(error, "msg_0", refusable=True, usage=None)
 
 
 # Closing, constructing
