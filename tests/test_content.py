@@ -122,6 +122,8 @@ def test_any_other_text_is_a_key(key: str) -> None:
         ({"type": "redacted_thinking", "data": "x"}, ""),
         ({"type": "tool_use", "id": "t", "name": "look", "input": {"ä": 1}}, '[called the tool look with {"ä": 1}]'),
         ({"type": "server_tool_use", "id": "t", "name": "web", "input": {}}, "[called the tool web with {}]"),
+        ({"type": "mcp_tool_use", "id": "t", "name": "far", "input": {}}, "[called the tool far with {}]"),
+        ({"type": "text"}, ""),
         ({"type": "tool_result", "tool_use_id": "t", "content": "ok"}, "[the tool answered: ok]"),
         ({"type": "tool_result", "tool_use_id": "t", "content": "no", "is_error": True}, "[the tool failed: no]"),
         (

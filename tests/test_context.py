@@ -141,6 +141,12 @@ def test_the_new_message_stands_after_the_history_and_only_there(turns: list[tup
     assert prompt.count(transcript) == 1
 
 
+def test_blocks_of_one_message_stand_on_lines_of_their_own() -> None:
+    """But for those that can't be told."""
+    blocks = [text_block("one"), {"type": "thinking", "thinking": "hm"}, text_block("two")]
+    assert as_prompt((), blocks) == "one\ntwo"
+
+
 def test_without_a_past_there_is_only_the_new_message() -> None:
     """No empty delimiters."""
     assert as_prompt((), [text_block("hello")]) == "hello"

@@ -1,5 +1,6 @@
 """The SQL store: steps are written whole or not at all, read back equal, and guarded by their version."""
 
+import os
 import sqlite3
 import stat
 import threading
@@ -28,7 +29,7 @@ from fsm import (
 )
 from fsm import conversation as decide
 from fsm.content import text_block
-from fsm.effects import EndTurn, Step
+from fsm.effects import BindSession, CloseSession, EndTurn, Step
 from fsm.results import EXPIRED
 from fsm.turn import Answer
 from persistence import SQLStore
@@ -184,6 +185,52 @@ def test_a_step_that_the_database_refuses_half_way_is_not_there_at_all(
     assert everything(sqlite_url) == before
     sqlite_store.commit(step)
     assert sqlite_store.load("k") == step.after
+
+
+@pytest.mark.parametrize(
+    "effect",
+    [
+        EndTurn(1, 1, TurnStatus.FAILED, State.FRESH, 2, NOW),
+        BindSession(1, "s-9"),
+        CloseSession(1, "another reason", NOW),
+    ],
+    ids=lambda effect: type(effect).__name__,
+)
+def test_what_is_ended_or_closed_is_never_changed_again(sqlite_store: SQLStore, sqlite_url: str, effect: Any) -> None:
+    """Whatever a step says; nothing of it is stored."""
+    reset = [lambda c: decide.reset(c, reason="r", provider="demo", now=NOW)]
+    conversation = committed(sqlite_store, begin, lambda c: finish(c, Result(session_id="s-1")), *reset)
+    before = everything(sqlite_url)
+    step = begin(conversation)
+    with pytest.raises(StoreError, match="missing or already closed"):
+        sqlite_store.commit(attrs.evolve(step, effects=(*step.effects, effect)))
+    assert everything(sqlite_url) == before
+
+
+def test_the_messages_of_a_turn_are_its_own(store: SQLStore) -> None:
+    """Its late text may stand among those of another."""
+    conversation = committed(store, begin, lambda c: finish(c, Result(session_id="s")), begin)
+    late = decide.late(conversation, turn=1, answer=SAID, now=NOW)
+    assert late is not None
+    store.commit(late)
+    first, second = store.turns(conversation)
+    assert [message.number for message in store.turn_messages(conversation, first)] == [1, 2, 4]
+    assert [message.number for message in store.turn_messages(conversation, second)] == [3]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("url", ["file", "sqlite:///:memory:"])
+def test_a_child_process_has_its_own_connection_and_finds_what_was_stored(sqlite_url: str, url: str) -> None:
+    """A file is opened anew; what is in memory was copied with its connection."""
+    with SQLStore(sqlite_url if url == "file" else url) as store:
+        left = committed(store, begin)
+        connection = store._database.connection()
+        child = os.fork()
+        if not child:
+            is_new = store._database.connection() is not connection
+            os._exit(not (store.load("k") == left and is_new == (url == "file")))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert store.load("k") == left
 
 
 @pytest.mark.parametrize(

@@ -19,5 +19,9 @@ def test_the_tables_of_the_first_release_are_never_changed(tmp_path: Path) -> No
     made = connection.execute(
         "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'conversation_fsm%' ORDER BY name"
     ).fetchall()
+    migrations = connection.execute(
+        "SELECT name FROM sqlite_master WHERE name = 'conversation_fsm_migration'"
+    ).fetchall()
     connection.close()
+    assert len(migrations) == 1
     assert "".join(f"{sql};\n" for (sql,) in made) == RELEASED.read_text()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import aclosing, closing
+from copy import deepcopy
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -251,6 +253,50 @@ def test_a_call_without_arguments_is_a_call(way: Way) -> None:
 def test_a_server_tool_that_was_cut_off_is_left_out_of_the_session(way: Way) -> None:
     way.server.will(message(text("I search."), SEARCH, stop="max_tokens"))
     assert way.result(request()).content == (text("I search."),)
+
+
+def test_two_calls_in_one_answer_have_each_its_own_arguments(way: Way) -> None:
+    way.server.will(message(tool_use("t1", a=1), tool_use("t2", "sub", b=2), stop="tool_use"))
+    assert way.ask(request())[0][:2] == [ToolUse("t1", "add", {"a": 1}), ToolUse("t2", "sub", {"b": 2})]
+
+
+def test_a_stream_that_ends_without_its_message_is_a_connection_error() -> None:
+    from fsm.providers.messages_exchange import Exchange
+
+    exchange = Exchange(resumed(), {})
+    exchange.ended()
+    assert exchange.result == Result(
+        subtype="error_connection",
+        is_error=True,
+        session_id="msg_0",
+        errors=("the stream ended before the message was complete",),
+    )
+
+
+def test_what_is_kept_of_the_api_is_json(way: Way) -> None:
+    way.server.will(message(text("a"), container="c1"))
+    raw = way.result(request()).raw
+    assert json.loads(json.dumps(raw)) == raw
+
+
+@pytest.mark.parametrize(
+    ("total", "more", "summed"),
+    [
+        ({"a": 1}, {"a": 2, "b": 3}, {"a": 3, "b": 3}),
+        ({"a": {"n": 1}}, {"a": {"n": 2, "m": 1}}, {"a": {"n": 3, "m": 1}}),
+        ({"a": None}, {"a": {"n": 2}}, {"a": {"n": 2}}),
+        ({"a": "old"}, {"a": "new"}, {"a": "new"}),
+        ({"a": "old"}, {"a": None}, {"a": "old"}),
+        ({}, {"a": None}, {"a": None}),
+        ({"a": None}, {"a": 1.5}, {"a": 1.5}),
+    ],
+)
+def test_token_counts_of_a_paused_answer_are_added_up(total: Any, more: Any, summed: Any) -> None:
+    from fsm.providers.messages_exchange import _sum
+
+    before = deepcopy(total)
+    assert _sum(total, more) == summed
+    assert total == before
 
 
 @sdk_leaves_generators
