@@ -12,7 +12,8 @@ starts a new provider session with its context rebuilt from the stored history.
 'You said “Where is my parcel?”. This is the first thing I hear from you.'
 """
 
-from fsm.aio import AsyncSessionManager
+from typing import TYPE_CHECKING, Any
+
 from fsm.context import ContextWindow
 from fsm.errors import (
     Conflict,
@@ -38,6 +39,9 @@ from fsm.results import Event, Result, TextDelta, ToolResult, ToolUse
 from fsm.states import TABLE, Row, State, Trigger
 from fsm.store import Store
 from fsm.turn import Reply, RunningTurn
+
+if TYPE_CHECKING:
+    from fsm.aio import AsyncSessionManager
 
 __all__ = [
     "TABLE",
@@ -81,3 +85,12 @@ __all__ = [
     "TurnStatus",
     "TurnSuperseded",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The asynchronous manager, when it is asked for: anyio and asyncio take longer to import than all the rest."""
+    if name == "AsyncSessionManager":
+        from fsm.aio import AsyncSessionManager
+
+        return AsyncSessionManager
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -23,6 +23,7 @@ from fsm.context import ContextWindow
 from fsm.driven import DrivenTurn
 from fsm.driver import Driver
 from fsm.errors import InvalidInput
+from fsm.ports import Ports
 from fsm.provider import AsyncProvider, Provider, Request
 from fsm.records import Conversation, Message, Session, Transition, Turn
 from fsm.results import Event
@@ -66,7 +67,7 @@ class _ThreadedEvents(AsyncIterator[object]):
             await self._ports.call(close)
 
 
-class _Ports:
+class _Ports(Ports):
     """The world as an event loop sees it."""
 
     def __init__(self, provider: AsyncProvider | Provider, threads: int) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
+import random
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, ParamSpec, TypeVar
@@ -258,7 +258,7 @@ class Driver:
         conversation = await self.ports.call(self.store.load, key)
         if conversation is None:
             now = self.settings.clock()
-            return Conversation(key, _new_id(now), now, now)
+            return Conversation(key, _new_id(now, self.ports.chance), now, now)
         return conversation
 
     async def dead(self, conversation: Conversation, *session_ids: str | None) -> frozenset[str]:
@@ -309,9 +309,9 @@ class Driver:
         return is_gone(running.owner)
 
 
-def _new_id(now: datetime) -> int:
+def _new_id(now: datetime, chance: random.Random) -> int:
     """A number that nobody else has: 42 bits of milliseconds, so that neighbours are stored together, 21 of chance."""
-    return (int(now.timestamp() * 1000) << 21) | secrets.randbits(21)
+    return (int(now.timestamp() * 1000) << 21) | chance.getrandbits(21)
 
 
 def _json_object(metadata: Mapping[str, Any] | None, key: str) -> dict[str, Any]:

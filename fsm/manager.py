@@ -17,6 +17,7 @@ from fsm.context import ContextWindow
 from fsm.driven import DrivenTurn
 from fsm.driver import Driver
 from fsm.errors import InvalidInput
+from fsm.ports import Ports
 from fsm.provider import Provider, Request
 from fsm.records import Conversation, Message, Session, Transition, Turn
 from fsm.results import Event
@@ -59,7 +60,7 @@ class _Events(AsyncIterator[object]):
             close()
 
 
-class _Ports:
+class _Ports(Ports):
     """The world as one thread sees it."""
 
     def __init__(self, provider: Provider) -> None:

@@ -2,9 +2,11 @@
 
 :class:`Store` is all that the library asks of a database. Its promises are what the guarantees rest on:
 
-* :meth:`~Store.commit` writes a step in one transaction or not at all, and only if the stored version is still that
-  of the step's snapshot. If somebody was first it raises :class:`~fsm.errors.Conflict`; any other failure is a
-  :class:`~fsm.errors.StoreError`; in both cases nothing was written.
+* :meth:`~Store.commit` writes a step in one transaction or not at all, and only if what is stored is still the step's
+  snapshot: the same version, committed at the same time (``updated_at``). The time matters to a database that may
+  forget a commit when it crashes; what is committed in its place has the same version. If somebody was first it
+  raises :class:`~fsm.errors.Conflict`; any other failure is a :class:`~fsm.errors.StoreError`; in both cases nothing
+  was written.
 * Everything else is reads, in the order of the numbers.
 
 ``persistence.SQLStore`` is the store for SQLite and PostgreSQL.
@@ -37,7 +39,7 @@ class Store(Protocol):
         """Write one step, whole.
 
         Raises:
-            Conflict: the stored version is not that of ``step.before``.
+            Conflict: the stored version, or the time of its commit, is not that of ``step.before``.
             StoreError: the database refused.
         """
         ...

@@ -5,9 +5,7 @@ First come, first served inside a process; between processes, a look now and the
 
 from __future__ import annotations
 
-import random
 import threading
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -94,7 +92,7 @@ class Waiting:
 
     async def _wait_for(self, key: str, ticket: Ticket, attempt: Callable[[], Awaitable[R]]) -> R:
         """Attempt it as soon as this ticket is the first and the conversation is free."""
-        deadline = time.monotonic() + self._settings.busy_timeout
+        deadline = self._ports.elapsed() + self._settings.busy_timeout
         pause = SHORTEST_PAUSE
         busy = ConversationBusy(f"others have waited for {self._settings.busy_timeout} s before; try again later", key)
         while True:
@@ -103,9 +101,9 @@ class Waiting:
                     return await self._until_first(attempt)
             except ConversationBusy as error:
                 busy = error
-            if time.monotonic() >= deadline:
+            if self._ports.elapsed() >= deadline:
                 raise busy
-            await self._ports.sleep(random.uniform(pause / 2, pause))  # noqa: S311  # jitter, no secret
+            await self._ports.sleep(self._ports.chance.uniform(pause / 2, pause))
             pause = min(pause * 1.5, LONGEST_PAUSE)
 
     @staticmethod

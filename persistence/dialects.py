@@ -1,21 +1,37 @@
 """What differs between databases: how to connect, how to begin a transaction, what an error means.
 
-Everything else, models, statements and the store, is one text for all of them. :meth:`Dialect.begin` is where
-durability is decided, transaction by transaction.
+Everything else, models, statements and the store, is one text for all of them. :meth:`Dialect.begin` and
+:meth:`Dialect.transact` are where durability is decided, transaction by transaction.
 """
 
 from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from attrs import frozen
 from peewee import Database, PeeweeException
 
 from fsm.errors import StoreError
+from persistence.statements import Statement, Write
 
-__all__ = ["Dialect", "connect"]
+__all__ = ["Dialect", "Refusal", "connect"]
+
+
+@frozen
+class Refusal:
+    """A statement that did not do what it must.
+
+    Attributes:
+        statement: the first of them.
+        error: what the database raised; None: it has touched another number of rows than one.
+    """
+
+    statement: Statement
+    error: PeeweeException | None = None
 
 
 class Dialect(Protocol):
@@ -30,8 +46,21 @@ class Dialect(Protocol):
         """Hold a connection for the length of one operation."""
         ...
 
+    @property
+    def one_writer(self) -> bool:
+        """Whether one connection at a time can write."""
+        ...
+
     def begin(self, *, synced: bool) -> None:
         """Begin a transaction that writes; its commit survives loss of power if ``synced``."""
+        ...
+
+    def run(self, writes: Sequence[Write]) -> Refusal | None:
+        """Run statements in their order, up to the first that is refused; None if none was."""
+        ...
+
+    def transact(self, writes: Sequence[Write], *, synced: bool) -> Refusal | None:
+        """Begin a transaction and run statements in it, in as few round trips as can be."""
         ...
 
     def roll_back(self) -> None:

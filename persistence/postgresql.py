@@ -6,13 +6,18 @@ statements compile for it unchanged (a test sees to that), but they were never r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 import psycopg
-from peewee import PeeweeException
+from peewee import PeeweeException, __exception_wrapper__  # type: ignore[attr-defined]  # missing in the stubs
 from playhouse.postgres_ext import PooledPsycopg3Database
+from psycopg.pq import ExecStatus, TransactionStatus
+
+from persistence.dialects import Refusal
+from persistence.statements import Statement, Write
 
 __all__ = ["PostgreSQL"]
 
@@ -26,6 +31,14 @@ RETRIED = frozenset({"40001", "40P01", "55P03"})
 """Serialization failure, deadlock, lock not available: PostgreSQL has rolled back and says to try again."""
 
 
+DONE = frozenset({ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK})
+"""How a statement that was not refused ends."""
+
+BEGIN = Statement("BEGIN", ())
+SYNCED = Statement("SET LOCAL synchronous_commit TO ON", ())
+UNSYNCED = Statement("SET LOCAL synchronous_commit TO OFF", ())
+
+
 class PostgreSQL:
     """A PostgreSQL database.
 
@@ -35,6 +48,7 @@ class PostgreSQL:
     """
 
     def __init__(self, url: str, *, timeout: float) -> None:
+        self._rollbacks = itertools.count(1)
         self.database: Any = _Pool(  # type: ignore[no-untyped-call]  # playhouse has no types
             url, max_connections=CONNECTIONS, timeout=timeout, connect_timeout=max(2, int(timeout))
         )
@@ -44,13 +58,50 @@ class PostgreSQL:
         context: AbstractContextManager[object] = self.database.connection_context()
         return context
 
+    @property
+    def one_writer(self) -> bool:
+        """Each connection writes on its own; the server lets their commits share a sync by itself."""
+        return False
+
     def begin(self, *, synced: bool) -> None:
-        """One round trip; without syncing, a commit returns before it is on disk."""
-        self.database.execute_sql(f"BEGIN; SET LOCAL synchronous_commit TO {'ON' if synced else 'OFF'}")
+        """Without syncing, a commit returns before it is on disk."""
+        self.transact((), synced=synced)
+
+    def transact(self, writes: Sequence[Write], *, synced: bool) -> Refusal | None:
+        """One round trip for all of it."""
+        return self.run(((BEGIN, ()), (SYNCED if synced else UNSYNCED, ()), *writes))
+
+    def run(self, writes: Sequence[Write]) -> Refusal | None:
+        """Send all statements at once; after one that fails the server skips the others."""
+        connection = self.database.connection()
+        cursors: list[psycopg.Cursor[Any]] = []
+        error = None
+        try:
+            with __exception_wrapper__, connection.pipeline() as pipeline, _told_once(pipeline):
+                for statement, values in writes:
+                    cursors.append(connection.cursor())
+                    cursors[-1].execute(statement.sql, values)
+        except PeeweeException as raised:
+            error = raised
+        for (statement, _), cursor in zip(writes, cursors, strict=False):
+            if cursor.pgresult is None or cursor.pgresult.status not in DONE:
+                return Refusal(statement, error)
+            if statement.touches_one and cursor.rowcount != 1:
+                return Refusal(statement)
+        if error is not None:
+            raise error
+        return None
 
     def roll_back(self) -> None:
         """``ROLLBACK``; a connection that can't even do that is not put back into the pool."""
-        if not _is_broken(self.database.connection()):
+        connection = self.database.connection()
+        if _is_broken(connection):
+            return
+        if connection.info.transaction_status is TransactionStatus.INERROR:
+            # The server has skipped what was to be prepared after the error. psycopg forgets what it has prepared when
+            # it sees a ROLLBACK, but looks only at a text that it has not seen before.
+            self.database.execute_sql(f"ROLLBACK -- {next(self._rollbacks)}")
+        else:
             self.database.rollback()
 
     @contextmanager
@@ -74,6 +125,18 @@ class PostgreSQL:
     def close(self) -> None:
         """Close all connections."""
         self.database.close_all()
+
+
+@contextmanager
+def _told_once(pipeline: psycopg.Pipeline) -> Iterator[None]:
+    """After an error, read what the server says of the statements that it has skipped; the error is what counts."""
+    try:
+        yield
+        pipeline.sync()
+    except psycopg.Error:
+        with suppress(psycopg.Error):
+            pipeline.sync()
+        raise
 
 
 class _Pool(PooledPsycopg3Database):

@@ -19,6 +19,7 @@ from fsm.states import State, Trigger
 __all__ = [
     "conversation_columns",
     "end_columns",
+    "guard_columns",
     "message_columns",
     "micros",
     "read",
@@ -56,13 +57,18 @@ def _time_or_none(value: int | None) -> datetime | None:
     return None if value is None else _time(value)
 
 
+# An encoder is made once: `json.dumps` makes one for each call that is not a plain one.
+_as_it_stands = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=dict).encode
+_escaped = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=dict).encode
+
+
 def _json(value: Any) -> str:
     """JSON as text that every database can hold: a lone surrogate is escaped, all else stands as it is."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=dict)
+    text = _as_it_stands(value)
     try:
         text.encode()
     except UnicodeEncodeError:
-        return json.dumps(value, allow_nan=False, separators=(",", ":"), default=dict)
+        return _escaped(value)
     return text
 
 
@@ -109,6 +115,15 @@ def conversation_columns(conversation: Conversation) -> dict[str, Any]:
         "created_at": micros(conversation.created_at),
         "updated_at": micros(conversation.updated_at),
     }
+
+
+def guard_columns(conversation: Conversation) -> dict[str, Any]:
+    """The columns that tell one commit of a conversation from every other.
+
+    Its version, and its time as well: a server that crashes forgets commits that it was not told to sync, and what is
+    committed in their place has the same versions.
+    """
+    return {"expected": conversation.version, "seen": micros(conversation.updated_at)}
 
 
 def read_conversation(row: Row) -> Conversation:

@@ -7,13 +7,21 @@ import sqlite3
 import threading
 import time
 import weakref
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from peewee import Database, PeeweeException, SqliteDatabase
+from peewee import (  # type: ignore[attr-defined]  # __exception_wrapper__ is missing in the stubs
+    Database,
+    PeeweeException,
+    SqliteDatabase,
+    __exception_wrapper__,
+)
 
 from fsm.errors import StoreError
+from persistence.dialects import Refusal
+from persistence.statements import Write
 
 __all__ = ["SQLite"]
 
@@ -55,6 +63,29 @@ class SQLite:
     def scope(self) -> AbstractContextManager[object]:
         """Nothing to hold for a file; the one connection for ``:memory:``."""
         return self._scope
+
+    @property
+    def one_writer(self) -> bool:
+        """A file has one; ``:memory:`` has one connection, and nothing to sync."""
+        return not self._in_memory
+
+    def transact(self, writes: Sequence[Write], *, synced: bool) -> Refusal | None:
+        """Begin, and run statements; there are no round trips to be saved."""
+        self.begin(synced=synced)
+        return self.run(writes)
+
+    def run(self, writes: Sequence[Write]) -> Refusal | None:
+        """Run statements in their order, up to the first that is refused; one cursor serves them all."""
+        cursor = self.database.cursor()
+        for statement, values in writes:
+            try:
+                with __exception_wrapper__:
+                    cursor.execute(statement.sql, values)
+            except PeeweeException as error:
+                return Refusal(statement, error)
+            if statement.touches_one and cursor.rowcount != 1:
+                return Refusal(statement)
+        return None
 
     def begin(self, *, synced: bool) -> None:
         """``BEGIN IMMEDIATE``: the write lock now, so that no transaction fails half-way for want of it."""

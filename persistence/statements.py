@@ -7,15 +7,15 @@ all databases: the dialect is whatever peewee writes for the database at hand.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from attrs import frozen
 from peewee import SQL, Database, Field, Model, Query, Value, fn
 
 from persistence.models import Conversation, DeadId, Message, Session, Transition, Turn
 
-__all__ = ["EVERYTHING", "Statement", "Statements"]
+__all__ = ["EVERYTHING", "Statement", "Statements", "Write"]
 
 EVERYTHING = 2**62
 """A limit, or a number, that no table reaches."""
@@ -32,14 +32,29 @@ class _Place:
 
 @frozen
 class Statement:
-    """SQL, and the names of its values in the order in which it wants them."""
+    """SQL, and the names of its values in the order in which it wants them.
+
+    Attributes:
+        sql: the text.
+        names: the names of its values.
+        touches_one: whether it must touch exactly one row, or what it belongs to must not be.
+    """
 
     sql: str
     names: tuple[str, ...]
+    touches_one: bool = False
 
     def bind(self, values: Mapping[str, Any]) -> list[Any]:
         """The values in order."""
         return [values[name] for name in self.names]
+
+    def write(self, values: Mapping[str, Any]) -> Write:
+        """The statement with its values."""
+        return self, self.bind(values)
+
+
+Write: TypeAlias = tuple[Statement, Sequence[Any]]
+"""A statement that writes, and its values in order."""
 
 
 def _place(name: str) -> Value:
@@ -108,7 +123,12 @@ class Statements:
                     "metadata",
                     "updated_at",
                 ],
-            ).where(Conversation.id == _place("id"), Conversation.version == _place("expected"))
+            ).where(
+                Conversation.id == _place("id"),
+                Conversation.version == _place("expected"),
+                Conversation.updated_at == _place("seen"),
+            ),
+            touches_one=True,
         )
         self.start_turn = self._compile(_insert(Turn))
         self.end_turn = self._compile(
@@ -131,16 +151,18 @@ class Statements:
                     "state",
                 ],
                 kept={"last_message"},
-            ).where(_row(Turn), Turn.status == SQL("'running'"))
+            ).where(_row(Turn), Turn.status == SQL("'running'")),
+            touches_one=True,
         )
-        self.extend_turn = self._compile(_update(Turn, "last_message").where(_row(Turn)))
+        self.extend_turn = self._compile(_update(Turn, "last_message").where(_row(Turn)), touches_one=True)
         self.add_message = self._compile(_insert(Message))
         self.open_session = self._compile(_insert(Session))
         self.bind_session = self._compile(
-            _update(Session, "session_id").where(_row(Session), Session.closed_at.is_null())
+            _update(Session, "session_id").where(_row(Session), Session.closed_at.is_null()), touches_one=True
         )
         self.close_session = self._compile(
-            _update(Session, "closed_at", "closed_reason").where(_row(Session), Session.closed_at.is_null())
+            _update(Session, "closed_at", "closed_reason").where(_row(Session), Session.closed_at.is_null()),
+            touches_one=True,
         )
         self.log_transition = self._compile(_insert(Transition))
         self.bury = self._compile(_insert(DeadId))
@@ -191,6 +213,6 @@ class Statements:
         )
         self.page = {name: self._compile(_page(model)) for name, model in PAGED.items()}
 
-    def _compile(self, query: Query) -> Statement:
+    def _compile(self, query: Query, *, touches_one: bool = False) -> Statement:
         sql, values = self._database.get_sql_context().sql(query).query()
-        return Statement(sql, tuple(place.name for place in values))
+        return Statement(sql, tuple(place.name for place in values), touches_one)

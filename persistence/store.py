@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import zip_longest
@@ -19,13 +19,16 @@ from typing import Any, Literal, Self, TypeAlias, TypeVar, get_args
 from peewee import IntegrityError, PeeweeException
 
 from fsm import effects as fx
+from fsm.effects import Step
 from fsm.errors import Conflict, FSMError, InvalidInput, StoreError
 from fsm.key import check_key
 from fsm.records import Conversation, Message, Session, Transition, Turn
 from persistence import rows
-from persistence.dialects import Dialect, connect
+from persistence.dialects import Dialect, Refusal, connect
+from persistence.grouping import Group
 from persistence.schema import migrate
 from persistence.statements import EVERYTHING, Statement, Statements
+from persistence.writes import writes_of
 
 __all__ = ["Durability", "SQLStore"]
 
@@ -47,6 +50,8 @@ class SQLStore:
             of; the beginning of a turn survives a killed process, its end survives loss of power. ``strict``: all.
             ``relaxed``: none; all survive a killed process.
         timeout: how long to wait for another writer, in seconds.
+        group_commit: let steps that are committed at the same time by several threads share a transaction, and its
+            sync, where a database has one writer at a time: a file of SQLite. A lone caller does not notice.
 
     Raises:
         StoreError: the URL, the path or the file is not usable; the message says why.
@@ -57,7 +62,9 @@ class SQLStore:
     True
     """
 
-    def __init__(self, url: str, *, durability: Durability = "acknowledged", timeout: float = 10.0) -> None:
+    def __init__(
+        self, url: str, *, durability: Durability = "acknowledged", timeout: float = 10.0, group_commit: bool = True
+    ) -> None:
         if durability not in get_args(Durability):
             raise InvalidInput(f"durability {durability!r} is none of {', '.join(get_args(Durability))}")
         self.durability: Durability = durability
@@ -65,8 +72,11 @@ class SQLStore:
         self._dialect = self._connect(url)
         self._database = self._dialect.database
         self._sql = Statements(self._database)
+        groups = group_commit and self._dialect.one_writer
+        self._group = Group(self._commit_alone, self._commit_together) if groups else None
         try:
-            self._persistently(lambda _: migrate(self._dialect), None)
+            with self._errors(None):
+                self._persistently(lambda _: migrate(self._dialect))
         except BaseException:
             self.close()
             raise
@@ -89,55 +99,98 @@ class SQLStore:
 
     # Writing
 
-    def commit(self, step: fx.Step) -> None:
+    def commit(self, step: Step) -> None:
         """Write one step in one transaction.
 
         Args:
-            step: what was decided; ``step.before.version`` is the guard.
+            step: what was decided; the version and the time of ``step.before`` are the guard.
 
         Raises:
             Conflict: the conversation was changed since the step's snapshot. Nothing was written.
             StoreError: the database refused. Nothing was written.
         """
-        self._persistently(lambda lost: self._commit(step, lost=lost), step.before.key)
+        with self._errors(step.before.key):
+            self._group.commit(step) if self._group else self._commit_alone(step)
 
-    def _persistently(self, attempt: Callable[[bool], R], key: str | None) -> R:
-        """Attempt something again while that is safe: the database said so, or the connection was lost.
+    def _commit_alone(self, step: Step) -> None:
+        self._persistently(lambda lost: self._commit(step, lost=lost))
 
-        ``attempt`` is told whether an earlier one lost its connection, so that nobody knows what became of it.
-        """
-        deadline = time.monotonic() + self._timeout
-        lost = False
-        with self._errors(key):
-            while True:
-                try:
-                    with self._dialect.scope():
-                        return attempt(lost)
-                except PeeweeException as error:
-                    lost = lost or self._dialect.is_lost(error)
-                    if time.monotonic() >= deadline or not (lost or self._dialect.may_retry(error)):
-                        raise
-                time.sleep(random.uniform(0.01, 0.05))  # noqa: S311  # jitter, no secret
-
-    def _commit(self, step: fx.Step, *, lost: bool) -> None:
+    def _commit(self, step: Step, *, lost: bool) -> None:
         try:
-            self._commit_once(step)
+            with self._transaction():
+                self._judge(step, self._dialect.transact(writes_of(step, self._sql), synced=self._synced(step)))
         except Conflict:
             # Whoever was first may have been this very step, on the connection that was lost: committed before, or
             # still under way on the server, so that this attempt had to wait for it.
             if not (lost and self._is_stored(step)):
                 raise
 
-    def _commit_once(self, step: fx.Step) -> None:
-        self._dialect.begin(synced=self._synced(step))
+    def _commit_together(self, steps: Sequence[Step]) -> list[Exception | None]:
+        """Write steps in one transaction; for each, why it was refused."""
+
+        def attempt(_: bool) -> list[Exception | None]:
+            with self._transaction():
+                self._dialect.begin(synced=any(self._synced(step) for step in steps))
+                return [self._commit_inside(step) for step in steps]
+
+        return self._persistently(attempt)
+
+    def _commit_inside(self, step: Step) -> Exception | None:
+        """Write a step of several, or leave no trace of it."""
+        self._database.execute_sql("SAVEPOINT step")
+        refused = None
         try:
-            self._write(step)
+            self._judge(step, self._dialect.run(writes_of(step, self._sql)))
+        except (FSMError, IntegrityError) as error:
+            refused = error
+            self._database.execute_sql("ROLLBACK TO step")
+        self._database.execute_sql("RELEASE step")
+        return refused
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Commit what the block wrote, or undo it."""
+        try:
+            yield
             self._database.execute_sql("COMMIT")
         except BaseException:
             self._dialect.roll_back()
             raise
 
-    def _is_stored(self, step: fx.Step) -> bool:
+    def _judge(self, step: Step, refusal: Refusal | None) -> None:
+        """Raise what it means that the database refused to write."""
+        if refusal is None:
+            return
+        if refusal.statement is self._sql.create and isinstance(refusal.error, IntegrityError):
+            raise Conflict("somebody else began it first; load it and decide again", step.before.key) from refusal.error
+        if refusal.error is not None:
+            raise refusal.error
+        if refusal.statement is self._sql.move:
+            version = step.before.version
+            raise Conflict(f"it is not at version {version} any more; load it and decide again", step.before.key)
+        raise StoreError(
+            "a row that this step changes is missing or already closed; the database was changed by something "
+            "else. Nothing was written"
+        )
+
+    def _persistently(self, attempt: Callable[[bool], R]) -> R:
+        """Attempt something again while that is safe: the database said so, or the connection was lost.
+
+        ``attempt`` is told whether an earlier one lost its connection, so that nobody knows what became of it.
+        """
+        deadline = time.monotonic() + self._timeout
+        lost = False
+        while True:
+            try:
+                with self._dialect.scope():
+                    return attempt(lost)
+            except PeeweeException as error:
+                lost = lost or self._dialect.is_lost(error)
+                if time.monotonic() >= deadline or not (lost or self._dialect.may_retry(error)):
+                    raise
+            time.sleep(random.uniform(0.01, 0.05))  # noqa: S311  # jitter, no secret
+
+    def _is_stored(self, step: Step) -> bool:
         """What became of a commit whose connection was lost: read, never guessed.
 
         A step that wrote neither message nor move and was overtaken counts as not stored: its commit is then a
@@ -169,75 +222,8 @@ class SQLStore:
         found: list[Any] = self._database.execute_sql(statement.sql, statement.bind(values)).fetchall()
         return found
 
-    def _synced(self, step: fx.Step) -> bool:
+    def _synced(self, step: Step) -> bool:
         return self.durability == "strict" or (self.durability == "acknowledged" and step.acknowledged)
-
-    def _write(self, step: fx.Step) -> None:
-        columns = rows.conversation_columns(step.after)
-        if step.before.version == 0:
-            try:
-                self._run(self._sql.create, columns)
-            except IntegrityError as error:
-                raise Conflict("somebody else began it first; load it and decide again", step.before.key) from error
-        elif self._run(self._sql.move, {**columns, "expected": step.before.version}) != 1:
-            raise Conflict(
-                f"it is not at version {step.before.version} any more; load it and decide again", step.before.key
-            )
-        for effect in step.effects:
-            self._write_effect(step.after.id, effect)
-
-    def _write_effect(self, conversation: int, effect: fx.Effect) -> None:
-        match effect:
-            case fx.AddMessage(message):
-                self._run(self._sql.add_message, rows.message_columns(conversation, message))
-            case fx.StartTurn(turn):
-                self._run(self._sql.start_turn, rows.turn_columns(conversation, turn))
-            case fx.EndTurn():
-                self._one(self._sql.end_turn, rows.end_columns(conversation, effect))
-            case fx.LogTransition(transition):
-                self._run(self._sql.log_transition, rows.transition_columns(conversation, transition))
-            case fx.BindSession(number, session_id):
-                self._one(
-                    self._sql.bind_session, {"conversation": conversation, "number": number, "session_id": session_id}
-                )
-            case fx.OpenSession(session):
-                self._run(self._sql.open_session, rows.session_columns(conversation, session))
-            case fx.CloseSession(number, reason, at):
-                self._one(
-                    self._sql.close_session,
-                    {
-                        "conversation": conversation,
-                        "number": number,
-                        "closed_reason": reason,
-                        "closed_at": rows.micros(at),
-                    },
-                )
-            case fx.BuryId(session_id, session, at):
-                self._run(
-                    self._sql.bury,
-                    {
-                        "conversation": conversation,
-                        "session_id": session_id,
-                        "session": session,
-                        "at": rows.micros(at),
-                    },
-                )
-            case fx.ExtendTurn(number, last_message):
-                self._one(
-                    self._sql.extend_turn,
-                    {"conversation": conversation, "number": number, "last_message": last_message},
-                )
-
-    def _run(self, statement: Statement, values: Mapping[str, Any]) -> int:
-        return int(self._database.execute_sql(statement.sql, statement.bind(values)).rowcount)
-
-    def _one(self, statement: Statement, values: Mapping[str, Any]) -> None:
-        """Run a statement that must touch exactly one row; a row that is gone means the database was tampered with."""
-        if self._run(statement, values) != 1:
-            raise StoreError(
-                "a row that this step changes is missing or already closed; the database was changed by something "
-                "else. Nothing was written"
-            )
 
     # Reading
 
@@ -349,7 +335,8 @@ class SQLStore:
         return rows.read(table, self._rows(statement, values, key), reader, key)
 
     def _rows(self, statement: Statement, values: Mapping[str, Any], key: str | None = None) -> list[Any]:
-        return self._persistently(lambda _: self._select(statement, values), key)
+        with self._errors(key):
+            return self._persistently(lambda _: self._select(statement, values))
 
     @contextmanager
     def _errors(self, key: str | None) -> Iterator[None]:

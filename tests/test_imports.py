@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+import fsm
+
 
 def loaded(statement: str) -> set[str]:
     """The modules that a new process has loaded after a statement."""
@@ -19,6 +21,14 @@ def loaded(statement: str) -> set[str]:
 def test_no_sdk_is_loaded_before_a_provider_is_constructed(statement: str) -> None:
     """The SDK alone costs over a second."""
     assert not loaded(statement) & {"anthropic", "pydantic", "httpx2", "click", "rich", "hypothesis"}
+
+
+def test_no_event_loop_is_loaded_before_the_asynchronous_manager_is_asked_for() -> None:
+    """It takes longer to import than the library; peewee loads psycopg, where that is installed, and so asyncio."""
+    assert not loaded("import fsm, persistence") & {"anyio", "fsm.aio"}
+    assert "fsm.aio" in loaded("from fsm import AsyncSessionManager")
+    with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
+        fsm.Nothing  # noqa: B018
 
 
 def test_the_core_needs_no_database() -> None:

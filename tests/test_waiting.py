@@ -1,6 +1,6 @@
 """Waiting for a conversation: how often it is looked at, and when that ends."""
 
-from collections.abc import Iterator
+import random
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -16,11 +16,11 @@ class Ports:
     """Ports whose time passes only while somebody sleeps."""
 
     def __init__(self) -> None:
+        self.chance = random.Random(1)
         self.now = 0.0
         self.slept: list[float] = []
 
-    def monotonic(self) -> float:
-        """The time."""
+    def elapsed(self) -> float:
         return self.now
 
     async def sleep(self, seconds: float) -> None:
@@ -38,11 +38,9 @@ class Ports:
 
 
 @pytest.fixture
-def ports(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ports]:
+def ports() -> Ports:
     """A time of its own."""
-    ports = Ports()
-    monkeypatch.setattr("fsm.waiting.time", ports)
-    return ports
+    return Ports()
 
 
 def waiting(ports: Ports, **options: Any) -> Waiting:

@@ -136,3 +136,15 @@ class FixedStore(DictStore):
 
 print(check_store(FixedStore))
 # [fix end]
+
+# [linearizable]
+from fsm.testing import LinearizabilityError, check_linearizable
+from fsm.testing.mutants import ChecksBeforeItLocks
+
+shared = ChecksBeforeItLocks()
+try:
+    for seed in range(100):
+        check_linearizable(shared.reopened, seed=seed)
+except LinearizabilityError as error:
+    print(str(error).partition(": ")[2].partition(";")[0])
+# [linearizable end]

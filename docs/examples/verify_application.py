@@ -71,3 +71,11 @@ except TraceError as error:
     print(error)
     print(error.key, error.table, error.number, error.guarantee)
 # [database end]
+
+# [simulation]
+from fsm.testing import simulate
+
+done = simulate(seed=7, turns=500, make_store=lambda: SQLStore("sqlite:///:memory:"))
+assert done == simulate(seed=7, turns=500, make_store=lambda: SQLStore("sqlite:///:memory:"))
+print(f"world {done.seed}: every conversation answers in the end")
+# [simulation end]

@@ -1,10 +1,10 @@
 """A conversation under everything that can happen to it, as a state machine for Hypothesis.
 
 :func:`conversation_machine` makes the class. Its rules are what callers, workers, clocks, databases and providers do:
-messages read whole, in part or not at all, late results, resets, crashes, a second worker, a change of provider,
-refused writes. After each of them, what the store holds, what the provider was asked and what the caller got is
-compared with a reference model (:mod:`fsm.testing.model`) that was written independently of the core. It promises
-that an example which fails is told as a story, with the guarantee that was broken.
+messages read whole, in part or not at all, late results, resets, crashes, a second worker and an asynchronous one, a
+change of provider, refused writes. After each of them, what the store holds, what the provider was asked and what the
+caller got is compared with a reference model (:mod:`fsm.testing.model`) that was written independently of the core. It
+promises that an example which fails is told as a story, with the guarantee that was broken.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from fsm.store import Store
 from fsm.testing import strategies
 from fsm.testing.comparing import stored_differs
 from fsm.testing.expected import Live
-from fsm.testing.playing import LEASE, Due, Got, Hanging, Playing, shown
+from fsm.testing.playing import ASYNC, LEASE, Due, Got, Hanging, Playing, shown
 from fsm.testing.steps import Hang, RefuseWrite, Reset, Send
 
 __all__ = ["ConversationMachine", "conversation_machine"]
 
-WORKERS = st.sampled_from(["first", "second"])
+WORKERS = st.sampled_from(["first", "second", ASYNC])
 CONTENTS = st.one_of(st.just("hello"), strategies.contents())
 
 
@@ -156,6 +156,7 @@ class ConversationMachine(Playing):
             close = getattr(store, "close", None)
             if close is not None:
                 close()
+        self._runner.close()
 
 
 def conversation_machine(

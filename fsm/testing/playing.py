@@ -5,6 +5,7 @@ It promises that a difference is raised as an ``AssertionError`` that cites the 
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,6 +16,7 @@ from typing import Any, ClassVar, NoReturn
 from attrs import Factory, define
 from hypothesis.stateful import RuleBasedStateMachine
 
+from fsm.aio import AsyncSessionManager
 from fsm.content import Content, as_blocks
 from fsm.context import ContextWindow
 from fsm.errors import FSMError
@@ -22,6 +24,7 @@ from fsm.manager import SessionManager
 from fsm.provider import Provider, Request
 from fsm.results import Result
 from fsm.store import Store
+from fsm.testing.awaited import Awaited
 from fsm.testing.comparing import asked_differs, reply_differs
 from fsm.testing.expected import Broken, Live, Turn
 from fsm.testing.model import Model
@@ -29,10 +32,13 @@ from fsm.testing.steps import Hang, Send
 from fsm.testing.watching import ENDED, RAISED, Books, Heard, RefusingStore, Scripted, Watched
 from fsm.turn import Reply
 
-__all__ = ["LEASE", "Due", "Got", "Hanging", "Playing", "shown"]
+__all__ = ["ASYNC", "LEASE", "Due", "Got", "Hanging", "Playing", "shown"]
 
 LEASE = 60.0
 """The lease of every turn, in seconds."""
+
+ASYNC = "asynchronous"
+"""The worker that is an :class:`fsm.AsyncSessionManager`; what it stores is the same (G12)."""
 
 WINDOW = 8
 """How many messages a new session is told at most."""
@@ -64,6 +70,7 @@ class Playing(RuleBasedStateMachine):
         self._stores = [type(self).make_store()]
         self._hanging: list[Hanging] = []
         self._ids: set[str] = set()
+        self._runner = asyncio.Runner()
         self._start()
 
     def make_manager(self, store: Store, provider: Provider, **options: Any) -> SessionManager:
@@ -76,11 +83,15 @@ class Playing(RuleBasedStateMachine):
         """
         return SessionManager(store, provider, **options)
 
+    def make_async_manager(self, store: Store, provider: Provider, **options: Any) -> AsyncSessionManager:
+        """The asynchronous worker; change this as well to check an asynchronous manager of your own."""
+        return AsyncSessionManager(store, provider, **options)
+
     # How it happens
 
     def _start(self) -> None:
         self._store: Any = RefusingStore(self._stores[-1], self.books)
-        self._managers: dict[tuple[str, str, bool], tuple[SessionManager, object]] = {}
+        self._managers: dict[tuple[str, str, bool], tuple[SessionManager | Awaited, object]] = {}
         self._providers: dict[str, Provider] = {}
 
     def _reopened(self, store: Store) -> Store | None:
@@ -95,18 +106,22 @@ class Playing(RuleBasedStateMachine):
             self._providers[name] = Watched(provider, self.books, self._is_stored)
         return self._providers[name]
 
-    def _manager(self, worker: str, provider: str, *, heal: bool = True) -> tuple[SessionManager, object]:
+    def _manager(self, worker: str, provider: str, *, heal: bool = True) -> tuple[SessionManager | Awaited, object]:
         """A worker, and what tells it from all others."""
         name = (worker, provider, heal)
         if name not in self._managers:
-            manager = self.make_manager(
-                self._store,
-                self._provider(provider),
-                heal=heal,
-                lease=LEASE,
-                clock=lambda: EPOCH + timedelta(seconds=self.model.now),
-                context=ContextWindow(max_messages=WINDOW),
-            )
+            options: dict[str, Any] = {
+                "heal": heal,
+                "lease": LEASE,
+                "clock": lambda: EPOCH + timedelta(seconds=self.model.now),
+                "context": ContextWindow(max_messages=WINDOW),
+            }
+            manager: SessionManager | Awaited
+            if worker == ASYNC:
+                awaited = self.make_async_manager(self._store, self._provider(provider), **options)
+                manager = Awaited(awaited, self._runner)
+            else:
+                manager = self.make_manager(self._store, self._provider(provider), **options)
             self._managers[name] = manager, object()
         return self._managers[name]
 

@@ -61,8 +61,8 @@ class ReferenceStore:
             known = self._rows.get(key)
             if (known.conversation.version if known else 0) != step.before.version:
                 raise Conflict(f"it is not at version {step.before.version} any more; load it and decide again", key)
-            if known is not None and known.conversation.id != step.before.id:
-                raise Conflict("it is another conversation now; load it and decide again", key)
+            if known is not None and _commit_of(known.conversation) != _commit_of(step.before):
+                raise Conflict("another commit has taken the place of its snapshot; load it and decide again", key)
             # On a copy: a step that is refused half-way must leave no trace.
             rows = attrs.evolve(known, conversation=step.after) if known else _Rows(step.after)
             for effect in step.effects:
@@ -141,6 +141,11 @@ class ReferenceStore:
 
     def _of(self, conversation: Conversation) -> _Rows:
         return self._rows.get(conversation.key) or _Rows(conversation)
+
+
+def _commit_of(conversation: Conversation) -> tuple[int, datetime]:
+    """What else tells one commit from another of the same version, in a database that may forget."""
+    return conversation.id, conversation.updated_at
 
 
 def _write(rows: _Rows, effect: fx.Effect, key: str) -> None:

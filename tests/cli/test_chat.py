@@ -136,6 +136,7 @@ def test_ctrl_c_interrupts_the_turn_keeps_what_was_said_and_is_exit_code_130(pro
         "from fsm import Result, TextDelta\n"
         "from fsm.cli import cli\n"
         "from fsm.providers import DemoProvider\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a parent in the background has it ignored
         "events = [TextDelta('half'), lambda: os.kill(os.getpid(), signal.SIGINT), TextDelta(' more'), Result()]\n"
         "cli(obj=DemoProvider([events]))"
     )

@@ -15,6 +15,7 @@ from tests.cli.conftest import manager
 SCRIPT = """
 import os, signal
 os.login_tty(0)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background has it ignored
 from fsm import Result, TextDelta, ProviderError
 from fsm.cli import cli
 from fsm.providers import DemoProvider

@@ -5,17 +5,15 @@ lets each conversation take one more turn.
 """
 
 import random
-from collections.abc import Iterable, Sequence
-from itertools import groupby
+from collections.abc import Iterable
 from typing import Any
 
-from fsm import TABLE, Conversation, Message, Request, Result, SessionManager, State, TextDelta, Trigger, TurnStatus
+from fsm import Conversation, Message, Request, Result, SessionManager, TextDelta, TurnStatus
 from fsm.context import ContextWindow, rebuild
-from fsm.states import INITIAL
+from fsm.testing.trace import check_conversation
 from persistence import SQLStore
 from tests.crash.worker import PROVIDER
 
-EDGES = {(row.source, row.trigger, row.target) for row in TABLE}
 Report = dict[str, Any]
 Stories = dict[str, list[Message]]
 
@@ -47,70 +45,13 @@ def audit(store: SQLStore, reports: Iterable[Report], before: Stories | None = N
 
 
 def check(store: SQLStore, conversation: Conversation | None) -> None:
-    """G1, G2, G4 to G7 for one conversation."""
+    """G1, G2, G4 to G7 for one conversation, as the kit checks them, and G3: its context is the succeeded turns."""
     assert conversation is not None
-    assert (conversation.session_id is not None) == (conversation.state is State.ACTIVE), "G1"
-    if conversation.session_id is not None:
-        assert not store.dead(conversation, [conversation.session_id]), "G2: a dead id is held"
-    check_sessions(store, conversation)
-    check_turns(store, conversation)
-    check_log(store, conversation)
-
-
-def numbered(what: str, rows: Sequence[Any], count: int) -> None:
-    """G5: without gaps, and as many as the conversation counts."""
-    assert [row.number for row in rows] == list(range(1, count + 1)), f"G5: {what}"
-
-
-def check_sessions(store: SQLStore, conversation: Conversation) -> None:
-    """G1 and G7."""
-    sessions = store.sessions(conversation)
-    numbered("sessions", sessions, conversation.session)
-    opened = [(session.number, session.session_id) for session in sessions if session.closed_at is None]
-    stale = conversation.state is State.STALE
-    assert opened == ([] if stale else [(conversation.session, conversation.session_id)]), "G7: open sessions"
-    assert [session.parent for session in sessions] == [None, *range(1, len(sessions))], "G7: parents"
-    assert all((session.closed_at is None) == (session.closed_reason is None) for session in sessions), "G7: reasons"
-
-
-def check_turns(store: SQLStore, conversation: Conversation) -> None:
-    """G5, and that the context is the succeeded turns."""
-    messages, turns = store.messages(conversation), store.turns(conversation)
-    numbered("messages", messages, conversation.messages)
-    numbered("turns", turns, conversation.turns)
-    running = [turn.number for turn in turns if turn.status is TurnStatus.RUNNING]
-    assert running == ([conversation.running.turn] if conversation.running else []), "G5: one turn at most"
-    by_turn = {
-        number: list(rows)
-        for number, rows in groupby(sorted(messages, key=lambda row: (row.turn, row.number)), key=lambda row: row.turn)
-    }
-    assert list(by_turn) == [turn.number for turn in turns], "G5: each message has its turn, each turn its messages"
-    for turn in turns:
-        said = by_turn[turn.number]
-        assert (turn.first_message, turn.last_message) == (said[0].number, said[-1].number), "G5: a turn's messages"
-        assert said[0].role == "user", "G5: the user speaks first"
-        assert (turn.ended_at is None) == (turn.status is TurnStatus.RUNNING)
+    check_conversation(store, conversation)
+    turns, messages = store.turns(conversation), store.messages(conversation)
     succeeded = {turn.number for turn in turns if turn.status is TurnStatus.SUCCEEDED}
     context = store.context(conversation, first_session=1, last_session=conversation.session, limit=None)
     assert context == [message for message in messages if message.turn in succeeded], "G3: the context"
-
-
-def check_log(store: SQLStore, conversation: Conversation) -> None:
-    """G6, and that no id is adopted again after it was reported dead (G2)."""
-    moves = store.transitions(conversation)
-    numbered("transitions", moves, conversation.transitions)
-    state, session, session_id, version = INITIAL, min(1, conversation.session), None, 0
-    dead: set[str | None] = set()
-    for move in moves:
-        assert (move.source, move.trigger, move.target) in EDGES, "G6: no move of the table"
-        assert move.source is state, "G6: no path"
-        assert move.session == session + (move.trigger is Trigger.RESET), "G6: sessions"
-        assert version <= move.version <= conversation.version, "G6: versions"
-        if move.trigger is Trigger.EXPIRED:
-            dead.add(session_id)
-        state, session, session_id, version = move.target, move.session, move.session_id, move.version
-        assert session_id is None or session_id not in dead, "G2: a dead id was adopted"
-    assert (state, session, session_id) == (conversation.state, conversation.session, conversation.session_id), "G6"
 
 
 def promised(store: SQLStore, reports: Iterable[Report]) -> None:

@@ -40,15 +40,15 @@ class Slaughter:
         zygote: what forks them.
         url: their database.
         seed: of the moments.
-        control: let them acknowledge before they commit.
+        options: what else their job says.
     """
 
-    def __init__(self, zygote: Zygote, url: str, seed: int, *, control: bool = False) -> None:
+    def __init__(self, zygote: Zygote, url: str, seed: int, **options: Any) -> None:
         self.reports: list[Report] = []
         self.kills = 0
         self.stories: Stories = {}
         self._zygote = zygote
-        self._job = Job(url=url, name="", keys=KEYS, control=control)
+        self._job = Job(url=url, name="", **{"keys": KEYS, **options})
         self._chance = random.Random(seed)
 
     def go_on(self, kills: int) -> None:
@@ -106,6 +106,24 @@ def test_g8_g9_whoever_is_killed_nothing_acknowledged_is_missing(zygote: Zygote,
     assert slaughter.acknowledged > BATCH / 2, "the workers were killed before they did anything"
     assert slaughter.cut_off > 0, "nobody was killed in the middle of a turn"
     print(f"{slaughter.kills} kills, {slaughter.acknowledged} replies, {slaughter.cut_off} turns cut off")
+
+
+@pytest.mark.timeout(KILLS)
+@pytest.mark.parametrize("batch", range(KILLS // BATCH // 4))
+def test_g8_g9_threads_that_commit_together_are_killed_and_nothing_acknowledged_is_missing(
+    zygote: Zygote, sqlite_url: str, batch: int
+) -> None:
+    """G1 to G9, with group commit: nobody is answered before the transaction that is shared is durable."""
+    seed = SEED + batch
+    print(f"again with: CONVERSATION_FSM_SEED={seed}", file=sys.stderr)
+    slaughter = Slaughter(zygote, sqlite_url, seed, role="crowd", keys=[f"k{number}" for number in range(16)])
+    slaughter.go_on(BATCH)
+    slaughter.audit()
+    together = [report["steps"] for report in slaughter.reports if report["kind"] == "together"]
+    assert slaughter.acknowledged > BATCH / 2
+    assert slaughter.cut_off > 0
+    assert max(together) > 1
+    print(f"{slaughter.kills} kills, {slaughter.acknowledged} replies, {len(together)} shared transactions")
 
 
 @pytest.mark.timeout(120)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import psycopg
@@ -14,6 +15,7 @@ import pytest
 from peewee import __exception_wrapper__
 
 from fsm import Result, SessionManager, StoreError, TextDelta, TurnStatus, TurnSuperseded
+from fsm.manager import StreamedTurn
 from fsm.providers import DemoProvider
 from fsm.results import EXPIRED
 from persistence import SQLStore
@@ -202,6 +204,36 @@ def test_g8_g16_a_beginning_that_the_server_forgot_is_stored_again_with_its_end(
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("before", ["nothing", "a turn"])
+def test_g10_g16_a_forgotten_turn_does_not_end_the_one_that_runs_in_its_place(
+    server: Server, database: str, before: str
+) -> None:
+    """G10, G16: the other turn has its number, its owner and its version, and is another turn all the same."""
+    with SQLStore(database, timeout=TIMEOUT) as store, ExitStack() as running:
+        errors: list[StoreError] = []
+        managers: list[SessionManager] = []
+        others: list[StreamedTurn] = []
+
+        def take_its_place(key: str) -> None:
+            others.append(running.enter_context(managers[-1].stream(key, f"in its place {key}")))
+
+        for key, provider in crashing(server, store, before, take_its_place):
+            managers.append(SessionManager(store, provider))
+            try:
+                managers[-1].send(key, f"hello {key}")
+            except StoreError as error:
+                errors.append(error)
+        assert "lost the beginning" in str(errors)
+        provider._happens = lambda: None
+        (other,) = others
+        assert [event for event in other if isinstance(event, Result)]
+        assert other.reply.status is TurnStatus.SUCCEEDED
+        said = [message.text for message in store.messages(store.load(key))][-2:]
+        assert said == [f"in its place {key}", "one half, the other half"]
+        audit(store, [])
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("before", ["nothing", "a turn"])
 def test_g10_g16_a_forgotten_turn_whose_place_is_taken_is_told_and_leaves_no_trace(
     server: Server, database: str, before: str
 ) -> None:
@@ -237,6 +269,19 @@ class Cut(SQLStore):
         self._url = url
         self._execute = self._database.execute_sql
         self._database.execute_sql = self._execute_or_cut
+        self._transact = self._dialect.transact
+        self._dialect.transact = self._transact_or_cut
+
+    def _transact_or_cut(self, writes: Any, *, synced: bool) -> Any:
+        """All statements of a step go to the server at once, so they count as one."""
+        self.statements += 1
+        where = self.cut_at(self.statements, "transact")
+        if where == "before":
+            self._cut()
+        result = self._transact(writes, synced=synced)
+        if where == "after":
+            self._cut()
+        return result
 
     def _execute_or_cut(self, sql: str, params: Any = None) -> Any:
         self.statements += 1
@@ -296,20 +341,21 @@ def test_g5_g8_the_first_commit_of_all_is_committed_once(postgresql_url: str, wh
         audit(store, [])
 
 
-def test_g8_a_connection_may_die_before_any_statement_of_a_turn(postgresql_url: str) -> None:
-    """G8: before each statement in turn, reads and writes, the turn heals and is stored once."""
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_g8_a_connection_may_die_before_or_after_any_statement_of_a_turn(postgresql_url: str, where: str) -> None:
+    """G8: at each statement in turn, reads and writes, the turn heals and is stored once."""
     with Cut(postgresql_url) as store:
         nth, cuts = 1, 0
         while cuts == nth - 1:
             manager, provider = healing(store)
             first, asked = store.statements, len(provider.requests)
-            store.cut_at = lambda number, _, at=first + nth: "before" if number == at else None
+            store.cut_at = lambda number, _, at=first + nth: where if number == at else None
             reply = manager.send("k", f"hello {nth}")
             cuts += store.statements >= first + nth
             store.cut_at = lambda number, sql: None
             assert (reply.healed, reply.status, len(provider.requests)) == (True, TurnStatus.SUCCEEDED, asked + 2)
             nth += 1
-        assert cuts > 20
+        assert cuts >= 9
         for conversation in store.conversations():
             check(store, conversation)
         said = Counter(message.text for message in store.messages(store.load("k")))

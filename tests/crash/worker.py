@@ -12,7 +12,8 @@ import os
 import random
 import secrets
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from typing import Any
 from unittest import mock
@@ -29,6 +30,10 @@ from persistence.store import Durability
 
 PROVIDER = "worker's"
 """The name of the workers' provider."""
+
+
+THREADS = 8
+"""How many threads a crowd has."""
 
 
 @frozen(kw_only=True)
@@ -179,6 +184,16 @@ class Worker:
         with self.store() as store:
             self._talk(store)
 
+    def crowd(self) -> None:
+        """Talk in many threads at once, on a store that reports when it commits steps together."""
+        with GroupingStore(self.job.url, timeout=self.job.timeout, durability=self.job.durability) as store:
+            store.worker = self
+            self.report("ready")
+            names = [f"{self.job.name}, thread {number}" for number in range(THREADS)]
+            with ThreadPoolExecutor(THREADS) as threads:
+                for done in [threads.submit(self._talk, store, name) for name in names]:
+                    done.result()
+
     def hold(self) -> None:
         """Read half of an answer, and the rest when told to; report what came of it."""
         with self.store() as store:
@@ -196,10 +211,10 @@ class Worker:
             else:
                 self.report("ended", error=None, text=turn.reply.text)
 
-    def _talk(self, store: SQLStore) -> None:
+    def _talk(self, store: SQLStore, name: str | None = None) -> None:
         manager = self.manager(store, Moody(self))
         for number in itertools.islice(itertools.count(), self.job.turns):
-            text = f"{self.job.name} {number}"
+            text = f"{name or self.job.name} {number}"
             reply = self._send(manager, text)
             if not self.job.control:
                 self.acknowledge(reply.key, reply.turn, text, reply.text, reply.status)
@@ -221,6 +236,16 @@ class Worker:
     def _named(self) -> Any:
         owner = self.job.owner
         return mock.patch("fsm.driver.name_owner", return_value=owner) if owner else nullcontext()
+
+
+class GroupingStore(SQLStore):
+    """The real store; tells when steps share a transaction."""
+
+    worker: Worker
+
+    def _commit_together(self, steps: Sequence[Step]) -> list[Exception | None]:
+        self.worker.report("together", steps=len(steps))
+        return super()._commit_together(steps)
 
 
 class HastyStore(SQLStore):

@@ -1,6 +1,8 @@
 """The SQL store: steps are written whole or not at all, read back equal, and guarded by their version."""
 
+import itertools
 import os
+import re
 import sqlite3
 import stat
 import threading
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import psycopg
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -33,7 +36,7 @@ from fsm.effects import BindSession, CloseSession, EndTurn, Step
 from fsm.results import EXPIRED
 from fsm.turn import Answer
 from persistence import SQLStore
-from persistence.statements import Statements
+from persistence.statements import Statement, Statements
 from tests.test_content import JSON
 
 NOW = datetime(2026, 1, 1, 12, 30, 15, 123456, tzinfo=UTC)
@@ -168,6 +171,18 @@ def test_a_step_from_an_old_snapshot_is_a_conflict_and_writes_nothing(sqlite_sto
     for stale in (begin(NEW), begin(attrs.evolve(NEW, id=2)), finish(attrs.evolve(begin(NEW).after, version=7), DEAD)):
         with pytest.raises(Conflict, match="conversation 'k'"):
             sqlite_store.commit(stale)
+    assert everything(sqlite_url) == before
+
+
+def test_a_step_from_a_commit_that_the_database_forgot_is_a_conflict_even_at_the_same_version(
+    sqlite_store: SQLStore, sqlite_url: str
+) -> None:
+    """G10: a crash may undo a commit that was not synced; what was then committed in its place is somebody else's."""
+    committed(sqlite_store, begin)
+    forgotten = attrs.evolve(begin(NEW).after, updated_at=NOW - timedelta(microseconds=1))
+    before = everything(sqlite_url)
+    with pytest.raises(Conflict, match="conversation 'k'"):
+        sqlite_store.commit(finish(forgotten, DEAD))
     assert everything(sqlite_url) == before
 
 
@@ -618,3 +633,26 @@ def test_no_statement_scans_a_table_or_sorts(sqlite_store: SQLStore) -> None:
         assert "TEMP B-TREE" not in plan, (name, plan)
         assert "SCAN" not in plan or name == "running", (name, plan)
         assert "SCAN" not in plan or "conversation_running" in plan, (name, plan)
+
+
+def test_no_statement_scans_a_table_or_sorts_on_postgresql(postgresql_url: str) -> None:
+    """There is an index for each; an empty table would be scanned all the same, so the planner is told not to."""
+    with SQLStore(postgresql_url) as store, psycopg.connect(postgresql_url, autocommit=True) as connection:
+        connection.execute("SET enable_seqscan = off")
+        connection.execute("SET plan_cache_mode = force_generic_plan")  # as if the values were not known
+        found = {name: one for name, one in vars(store._sql).items() if isinstance(one, Statement)} | store._sql.page
+        for name, statement in found.items():
+            places = itertools.count(1)
+            sql = re.sub("%s", lambda _: f"${next(places)}", statement.sql)  # noqa: B023  # it is called at once
+            connection.execute(f"PREPARE one AS {sql}")
+            values = ", ".join(["NULL"] * len(statement.names))
+            plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN EXECUTE one({values})"))
+            connection.execute("DEALLOCATE one")
+            assert "Seq Scan" not in plan, (name, plan)
+            assert "Sort" not in plan, (name, plan)
+
+
+def test_the_cache_of_a_connection_holds_all_statements() -> None:
+    """So that none is prepared twice: Python's driver keeps 128."""
+    statements = Statements(SqliteDatabase(None))
+    assert len([one for one in vars(statements).values() if isinstance(one, Statement)]) + len(statements.page) < 100

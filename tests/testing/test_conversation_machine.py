@@ -10,7 +10,7 @@ import pytest
 from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from fsm import Conversation, Result, SessionManager, State, Store, TextDelta
+from fsm import AsyncSessionManager, Conversation, Result, SessionManager, State, Store, TextDelta
 from fsm import conversation as decide
 from fsm.commits import Commits
 from fsm.effects import AddMessage, BuryId, EndTurn, LogTransition, Step
@@ -30,12 +30,12 @@ def run(machine: type, share: float = 1.0, **options: Any) -> None:
 
 def test_the_reference_store_keeps_every_guarantee() -> None:
     """G1 to G16, with a provider that does anything, right and wrong."""
-    run(conversation_machine(ReferenceStore))
+    run(conversation_machine(ReferenceStore), 0.6)
 
 
 def test_the_store_for_sqlite_keeps_every_guarantee(sqlite_url: str) -> None:
     """G1 to G16; after a crash the file is opened again."""
-    run(conversation_machine(lambda: SQLStore(sqlite_url), reopen=lambda _: SQLStore(sqlite_url)), 0.4)
+    run(conversation_machine(lambda: SQLStore(sqlite_url), reopen=lambda _: SQLStore(sqlite_url)), 0.25)
 
 
 def test_the_store_for_postgresql_keeps_every_guarantee(postgresql_url: str) -> None:
@@ -295,6 +295,20 @@ def test_a_subclass_may_check_a_manager_of_its_own() -> None:
             return Shouting(store, provider, **options)
 
     assert "G8" in failure(lambda: Machine)
+
+
+def test_an_asynchronous_manager_that_stores_something_else_is_caught() -> None:
+    """G12: here it does not heal."""
+
+    class Machine(conversation_machine(ReferenceStore)):  # type: ignore[misc]
+        def make_async_manager(self, store: Any, provider: Any, **options: Any) -> AsyncSessionManager:
+            return AsyncSessionManager(store, provider, **{**options, "heal": False})
+
+    machine = Machine()
+    machine.send(step=Send((WELL,)), worker="first", content="hello")
+    with pytest.raises(AssertionError, match="asynchronous worker"):
+        machine.send(step=Send((DEAD, WELL)), worker="asynchronous", content="hello")
+    machine.teardown()
 
 
 def test_the_model_shares_no_code_with_the_core() -> None:

@@ -1,0 +1,326 @@
+"""Concurrent histories of real stores, checked against the sequential machine.
+
+:func:`check_linearizable` lets real managers on threads talk in the same conversations, each with a store of its own on
+the same database, and records every call of the stores: when it was invoked, when it returned and what came of it. What
+comes of a commit is at times made unknown, as by a connection that is lost. The outcomes must be those of a store that
+is called by one at a time (:func:`fsm.testing.linearize.linearize`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from typing import Any
+
+from attrs import Factory, define, frozen
+
+from fsm.effects import AddMessage, Step
+from fsm.errors import Conflict, FSMError, StoreError
+from fsm.manager import SessionManager
+from fsm.providers.demo import DemoProvider
+from fsm.records import Conversation, Message
+from fsm.results import Result
+from fsm.settings import utc_now
+from fsm.store import Store
+from fsm.testing.bench import close
+from fsm.testing.linearize import UNKNOWN, Operation, shortest
+
+__all__ = ["History", "LinearizabilityError", "check_linearizable"]
+
+SHOWN = 30
+"""How many operations of a history without an order are shown."""
+
+MEETING = 0.005
+"""How long a commit waits for another one to meet, in seconds."""
+
+
+class LinearizabilityError(AssertionError):
+    """The calls of a store had outcomes that they can't have had one after the other.
+
+    Attributes:
+        operations: the shortest beginning of the history that shows it.
+    """
+
+    def __init__(self, operations: Sequence[Operation]) -> None:
+        self.operations = tuple(operations)
+        lines = "\n".join(f"    {_told(operation)}" for operation in operations[-SHOWN:])
+        super().__init__(
+            f"conversation {operations[0].key!r}: there is no order in which its calls can have had these outcomes; "
+            f"the last that returned is the first that fits no more\n{lines}"
+        )
+
+
+@frozen
+class History:
+    """What was recorded.
+
+    Attributes:
+        operations: how many calls.
+        commits: how many of them committed.
+        conflicts: how many found that somebody else was first.
+        unknown: of how many nobody knew what became of them.
+        overlapping: how many overlapped with a call of another worker in the same conversation.
+    """
+
+    operations: int
+    commits: int
+    conflicts: int
+    unknown: int
+    overlapping: int
+
+
+@define
+class _Recorder:
+    """All calls, in the order in which they came and went."""
+
+    operations: list[Operation] = Factory(list)
+    _moments: Iterator[int] = Factory(lambda: itertools.count(1))
+    _lock: threading.Lock = Factory(threading.Lock)
+
+    def invoked(self, worker: int, name: str, key: str, argument: Any = None) -> Operation:
+        with self._lock:
+            operation = Operation(worker, name, key, argument, next(self._moments))
+            self.operations.append(operation)
+        return operation
+
+    def returned(self, operation: Operation, outcome: Any) -> None:
+        with self._lock:
+            operation.returned = next(self._moments)
+            operation.outcome = outcome
+
+
+class _Meeting:
+    """Where those who are about to do something wait for others who are, but not for long."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._here = 0
+        self._round = 0
+        self._changed = threading.Condition()
+
+    def wait(self) -> None:
+        with self._changed:
+            self._here += 1
+            mine = self._round
+            if self._here == self._size:
+                self._round += 1
+                self._changed.notify_all()
+            else:
+                self._changed.wait_for(lambda: self._round != mine, timeout=MEETING)
+            self._here -= 1
+
+
+class _Recorded:
+    """A store whose calls are recorded.
+
+    Args:
+        store: the store.
+        worker: who calls it.
+        recorder: writes it down.
+        meeting: where commits wait for each other, so that they overlap.
+        chance: decides of which commits nobody knows what became of them.
+        uncertain: how likely that is.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        worker: int,
+        recorder: _Recorder,
+        meeting: _Meeting,
+        chance: random.Random,
+        uncertain: float,
+    ) -> None:
+        self._store = store
+        self._worker = worker
+        self._recorder = recorder
+        self._meeting = meeting
+        self._chance = chance
+        self._uncertain = uncertain
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def load(self, key: str) -> Conversation | None:
+        """The conversation as it stands."""
+        operation = self._recorder.invoked(self._worker, "load", key)
+        found = self._store.load(key)
+        self._recorder.returned(operation, found)
+        return found
+
+    def messages(self, conversation: Conversation, **bounds: Any) -> Sequence[Message]:
+        """The messages."""
+        operation = self._recorder.invoked(self._worker, "messages", conversation.key)
+        found = self._store.messages(conversation, **bounds)
+        self._recorder.returned(operation, tuple(found))
+        return found
+
+    def commit(self, step: Step) -> None:
+        """Write one step, whole; or leave everybody in doubt."""
+        key = step.after.key
+        doubt = self._chance.random()
+        self._meeting.wait()
+        operation = self._recorder.invoked(self._worker, "commit", key, step)
+        if doubt < self._uncertain / 2:
+            raise StoreError("the connection was lost before the commit, but who knows", key)
+        try:
+            self._store.commit(step)
+        except Conflict:
+            self._recorder.returned(operation, "conflict")
+            raise
+        if doubt < self._uncertain:
+            raise StoreError("the connection was lost after the commit, but who knows", key)
+        self._recorder.returned(operation, "committed")
+
+
+@frozen
+class _Machine:
+    """The sequential object: one conversation and its messages."""
+
+    conversation: Conversation | None = None
+    messages: tuple[Message, ...] = ()
+
+    def after(self, operation: Operation) -> _Machine | None:
+        """What it is after an operation; None if the outcome can't be."""
+        match operation.name:
+            case "commit":
+                return self._committed(operation.argument, operation.outcome)
+            case "load":
+                return self if operation.outcome in (UNKNOWN, self.conversation) else None
+            case _:
+                return self if operation.outcome in (UNKNOWN, self.messages) else None
+
+    def _committed(self, step: Step, outcome: object) -> _Machine | None:
+        fits = self.conversation == step.before if self.conversation else step.before.version == 0
+        if not fits:
+            return self if outcome == "conflict" else None
+        if outcome == "conflict":
+            return None
+        said = [effect.message for effect in step.effects if isinstance(effect, AddMessage)]
+        return _Machine(step.after, (*self.messages, *said))
+
+
+def check_linearizable(
+    open_store: Callable[[], Store],
+    *,
+    workers: int = 2,
+    calls: int = 40,
+    conversations: int = 2,
+    uncertain: float = 0.1,
+    seed: int = 0,
+) -> History:
+    """Let workers talk in the same conversations at once, and check that their store is as good as one at a time.
+
+    Args:
+        open_store: opens the database; called once for each worker, and once more. What is in it already is left as it
+            is, but for the conversations ``c0``, ``c1``, …, in which the workers talk.
+        workers: how many threads talk.
+        calls: how many messages, resets and looks each of them makes.
+        conversations: how many conversations they share.
+        uncertain: how likely it is, from 0 to 1, that a commit's outcome is unknown.
+        seed: decides what they do; what comes of it depends on the threads as well.
+
+    Returns:
+        What was recorded.
+
+    Raises:
+        LinearizabilityError: there is no order in which the calls can have had their outcomes.
+
+    >>> from fsm.testing import ReferenceStore
+    >>> store = ReferenceStore()
+    >>> check_linearizable(store.reopened, calls=10).operations > 20
+    True
+    """
+    recorder, meeting = _Recorder(), _Meeting(workers)
+    keys = [f"c{number}" for number in range(conversations)]
+    before = _looked_at(open_store, keys)
+
+    def work(worker: int) -> None:
+        chance = random.Random(f"{seed} {worker}")  # noqa: S311  # it must be predictable
+        store = open_store()
+        try:
+            recorded: Any = _Recorded(store, worker, recorder, meeting, chance, uncertain)
+            for _ in range(calls):
+                _talk(recorded, chance, chance.choice(keys))
+        finally:
+            close(store)
+
+    with ThreadPoolExecutor(workers) as pool:
+        for done in [pool.submit(work, worker) for worker in range(1, workers + 1)]:
+            done.result()
+    for key in keys:
+        beginning = shortest([one for one in recorder.operations if one.key == key], before[key], _Machine.after)
+        if beginning is not None:
+            raise LinearizabilityError(beginning)
+    return _history(recorder.operations)
+
+
+def _looked_at(open_store: Callable[[], Store], keys: Sequence[str]) -> dict[str, _Machine]:
+    """What is stored of conversations, while nobody talks."""
+    store = open_store()
+    try:
+        found = {key: store.load(key) for key in keys}
+        return {
+            key: _Machine(conversation, tuple(store.messages(conversation)) if conversation else ())
+            for key, conversation in found.items()
+        }
+    finally:
+        close(store)
+
+
+def _talk(store: Store, chance: random.Random, key: str) -> None:
+    """Do one thing in a conversation, as a caller of a manager; what it refuses is part of life."""
+    ahead = timedelta(hours=chance.choice([0, 0, 1]))  # an hour ahead, a worker takes every turn for abandoned
+
+    def clock() -> datetime:
+        return utc_now() + ahead
+
+    result = chance.choice([None, None, Result(subtype="error_api", is_error=True)])
+    manager = SessionManager(store, DemoProvider([result]), clock=clock)
+    try:
+        match chance.choice(["send", "send", "send", "reset", "look"]):
+            case "send":
+                manager.send(key, "hello")
+            case "reset":
+                manager.reset(key, force=True)
+            case _:
+                manager.history(key)
+    except FSMError:
+        return
+
+
+def _history(operations: Sequence[Operation]) -> History:
+    outcomes = [operation.outcome for operation in operations if operation.name == "commit"]
+    overlapping = sum(
+        any(_overlap(one, other) for other in operations[max(0, place - 20) : place + 20])
+        for place, one in enumerate(operations)
+    )
+    unknown = sum(outcome is UNKNOWN for outcome in outcomes)
+    return History(len(operations), outcomes.count("committed"), outcomes.count("conflict"), unknown, overlapping)
+
+
+def _overlap(one: Operation, other: Operation) -> bool:
+    return (
+        one.worker != other.worker
+        and one.key == other.key
+        and one.invoked < (other.returned or float("inf"))
+        and other.invoked < (one.returned or float("inf"))
+    )
+
+
+def _told(operation: Operation) -> str:
+    when = f"[{operation.invoked}, {operation.returned or '…'}]"
+    outcome = operation.outcome
+    if operation.name == "commit":
+        step = operation.argument
+        effects = ", ".join(type(effect).__name__ for effect in step.effects)
+        versions = f"{step.before.version} → {step.after.version}"
+        return f"{when} worker {operation.worker} commits {versions} ({effects}): {outcome}"
+    if isinstance(outcome, tuple):
+        return f"{when} worker {operation.worker} reads {len(outcome)} messages"
+    found = f"version {outcome.version}" if isinstance(outcome, Conversation) else outcome
+    return f"{when} worker {operation.worker} loads: {found}"

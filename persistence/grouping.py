@@ -1,0 +1,99 @@
+"""Group commit: steps that are committed at the same time share one transaction, and one sync.
+
+A database with one writer at a time makes the others wait while it syncs. Those who wait here are committed together by
+whoever comes first when that is done. Nobody waits for company: a lone caller commits at once, and as before. It
+promises that each caller is answered only after its own step is durable, and that a step which is refused, or a
+transaction that fails, costs no neighbour its own.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from attrs import define
+
+from fsm.effects import Step
+
+__all__ = ["Group"]
+
+MOST = 64
+"""How many steps share a transaction at most."""
+
+
+@define(eq=False)
+class _Entry:
+    """A step that waits, and what came of it.
+
+    Attributes:
+        step: the step.
+        is_settled: whether anything came of it.
+        is_stored: whether it is stored; settled and not stored, it is for its own caller to commit.
+        error: why it was refused.
+    """
+
+    step: Step
+    is_settled: bool = False
+    is_stored: bool = False
+    error: Exception | None = None
+
+
+class Group:
+    """Commits the steps of many threads.
+
+    Args:
+        alone: commits one step, in a transaction of its own.
+        together: commits steps in one transaction, and returns for each why it was refused, or None; if it raises,
+            nothing was stored.
+    """
+
+    def __init__(
+        self, alone: Callable[[Step], None], together: Callable[[Sequence[Step]], Sequence[Exception | None]]
+    ) -> None:
+        self._alone = alone
+        self._together = together
+        self._start()
+
+    def commit(self, step: Step) -> None:
+        """Commit a step; raises what ``alone`` raises, or the reason for which it was refused."""
+        if self._pid != os.getpid():
+            self._start()  # whoever held the lock before a fork is not in the child
+        entry = _Entry(step)
+        self._waiting.append(entry)
+        with self._leading:
+            while not entry.is_settled:
+                self._lead()
+        if entry.error is not None:
+            raise entry.error
+        if not entry.is_stored:
+            self._alone(step)
+
+    def _start(self) -> None:
+        self._pid = os.getpid()
+        self._leading = threading.Lock()
+        self._waiting: deque[_Entry] = deque()
+
+    def _lead(self) -> None:
+        """Commit those who wait."""
+        batch = [self._waiting.popleft() for _ in range(min(MOST, len(self._waiting)))]
+        try:
+            if len(batch) == 1:
+                self._lead_one(batch[0])
+                return
+            for entry, error in zip(batch, self._together([entry.step for entry in batch]), strict=True):
+                entry.error, entry.is_stored = error, error is None
+        except Exception:  # noqa: BLE001, S110  # nothing was stored: each caller tries alone, and gets its own error
+            pass
+        finally:
+            for entry in batch:
+                entry.is_settled = True
+
+    def _lead_one(self, entry: _Entry) -> None:
+        try:
+            self._alone(entry.step)
+        except Exception as error:  # noqa: BLE001  # for its own caller, who is waiting for it
+            entry.error = error
+        else:
+            entry.is_stored = True

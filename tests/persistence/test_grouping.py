@@ -1,0 +1,179 @@
+"""Group commit: one transaction for all who come at the same time, and each gets what is its own."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from fsm import Conflict, Conversation, StoreError
+from fsm import conversation as decide
+from fsm.effects import StartTurn, Step
+from persistence import SQLStore
+from persistence.grouping import Group
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+TIMEOUT = 30.0
+
+
+def begin(number: int, key: str | None = None) -> Step:
+    return decide.begin(
+        Conversation(key or f"k{number}", number, NOW, NOW),
+        content=({"type": "text", "text": "hello"},),
+        provider="p",
+        owner="o",
+        now=NOW,
+        lease=timedelta(seconds=60),
+    )
+
+
+class Listening(SQLStore):
+    """The real store; notes what it does to the database."""
+
+    def __init__(self, url: str, **options: Any) -> None:
+        self.heard: list[str] = []
+        super().__init__(url, **options)
+        execute = self._database.execute_sql
+
+        def listen(sql: str, params: Any = None) -> Any:
+            self.heard.append(sql)
+            return execute(sql, params)
+
+        self._database.execute_sql = listen
+        self.heard.clear()
+
+
+@contextmanager
+def at_once(group: Group, commit: Callable[[Step], None], steps: Sequence[Step]) -> Iterator[list[Exception | None]]:
+    """Commit steps in threads, in their order, all while somebody else commits; what came of each."""
+    outcomes: list[Exception | None] = [None] * len(steps)
+
+    def work(place: int) -> None:
+        try:
+            commit(steps[place])
+        except Exception as error:  # noqa: BLE001  # it is what is looked at
+            outcomes[place] = error
+
+    threads = [threading.Thread(target=work, args=(place,)) for place in range(len(steps))]
+    with group._leading:
+        for number, thread in enumerate(threads, start=1):
+            thread.start()
+            deadline = time.monotonic() + TIMEOUT
+            while len(group._waiting) < number:
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
+    for thread in threads:
+        thread.join(TIMEOUT)
+    yield outcomes
+
+
+def test_steps_that_come_at_once_share_a_transaction(sqlite_url: str) -> None:
+    """And one sync; what is stored is the same."""
+    steps = [begin(number) for number in range(1, 11)]
+    with Listening(sqlite_url) as store:
+        assert store._group is not None
+        with at_once(store._group, store.commit, steps) as outcomes:
+            assert outcomes == [None] * 10
+        assert store.heard.count("BEGIN IMMEDIATE") == store.heard.count("COMMIT") == 1
+        assert [store.load(step.after.key) for step in steps] == [step.after for step in steps]
+
+
+def test_a_lone_caller_commits_as_without(sqlite_url: str) -> None:
+    """It pays for nothing."""
+    heard = []
+    for group_commit in (True, False):
+        with Listening(f"{sqlite_url}{group_commit}", group_commit=group_commit) as store:
+            store.commit(begin(1))
+            heard.append(store.heard)
+    assert heard[0] == heard[1]
+    assert not [sql for sql in heard[0] if "SAVEPOINT" in sql]
+
+
+def test_a_step_that_is_refused_costs_its_neighbours_nothing(sqlite_url: str) -> None:
+    """A conflict and a row that the database refuses, between two good steps; each caller gets its own error."""
+    doubled = begin(3)
+    doubled = Step(
+        doubled.before, doubled.after, (*doubled.effects, *(one for one in doubled.effects if type(one) is StartTurn))
+    )
+    steps = [begin(1), begin(2, key="k1"), doubled, begin(4)]
+    with Listening(sqlite_url) as store:
+        assert store._group is not None
+        with at_once(store._group, store.commit, steps) as outcomes:
+            assert [type(outcome) for outcome in outcomes] == [type(None), Conflict, StoreError, type(None)]
+        assert "conversation 'k1'" in str(outcomes[1])
+        assert "conversation 'k3'" in str(outcomes[2])
+        assert store.heard.count("COMMIT") == 1
+        assert [conversation.key for conversation in store.conversations()] == ["k1", "k4"]
+        assert store.turns(steps[0].after) == [steps[0].effects[1].turn]  # type: ignore[union-attr]
+
+
+def test_a_shared_transaction_that_fails_is_done_again_one_by_one(sqlite_url: str) -> None:
+    """Here the disk is full for it: each caller gets what is its own, and nothing is stored twice or lost."""
+
+    class Full(SQLStore):
+        def _commit_together(self, steps: Sequence[Step]) -> list[Exception | None]:
+            found = super()._commit_together
+            self._database.execute_sql("PRAGMA query_only = 1")
+            try:
+                return found(steps)
+            finally:
+                self._database.execute_sql("PRAGMA query_only = 0")
+
+    steps = [begin(1), begin(2, key="k1"), begin(3)]
+    with Full(sqlite_url) as store:
+        assert store._group is not None
+        with at_once(store._group, store.commit, steps) as outcomes:
+            assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Conflict", "NoneType", "NoneType"]
+        assert [conversation.key for conversation in store.conversations()] == ["k1", "k3"]
+
+
+def test_more_than_fit_into_one_transaction_take_several(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("persistence.grouping.MOST", 3)
+    with Listening(sqlite_url) as store:
+        assert store._group is not None
+        with at_once(store._group, store.commit, [begin(number) for number in range(1, 8)]) as outcomes:
+            assert outcomes == [None] * 7
+        assert store.heard.count("COMMIT") == 3
+
+
+def test_an_error_of_a_leader_is_its_own_and_those_who_follow_lead_themselves() -> None:
+    """One that is alone in its batch raises what its own commit raises."""
+    committed: list[Step] = []
+
+    def alone(step: Step) -> None:
+        if step.after.key == "k1":
+            raise StoreError("no", "k1")
+        committed.append(step)
+
+    group = Group(alone, lambda steps: [None for _ in steps])
+    with pytest.raises(StoreError, match="no"):
+        group.commit(begin(1))
+    group.commit(begin(2))
+    assert [step.after.key for step in committed] == ["k2"]
+
+
+def test_a_child_process_does_not_wait_for_a_lock_that_a_thread_of_its_parent_holds(sqlite_url: str) -> None:
+    """The thread that holds it is not in the child."""
+    with SQLStore(sqlite_url) as store:
+        assert store._group is not None
+        with store._group._leading:
+            child = os.fork()
+            if not child:
+                try:
+                    store.commit(begin(1))
+                finally:
+                    os._exit(store.load("k1") is None)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        store.commit(begin(2))
+        assert [conversation.key for conversation in store.conversations()] == ["k1", "k2"]
+
+
+def test_memory_and_postgresql_have_no_use_for_it(postgresql_url: str) -> None:
+    """The one has nothing to sync, the other does it by itself."""
+    for url in ("sqlite:///:memory:", postgresql_url):
+        with SQLStore(url) as store:
+            assert store._group is None

@@ -1,0 +1,161 @@
+"""Deterministic simulation: whole worlds under a seed, and the faults of ours that they would find."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+import attrs
+import pytest
+
+from fsm.driver import Driver
+from fsm.effects import Step
+from fsm.testing import reference
+from fsm.testing.__main__ import main
+from fsm.testing.mutants import MUTANTS, Mutant
+from fsm.testing.reference import ReferenceStore
+from fsm.testing.simulated import Faults
+from fsm.testing.simulation import SimulationError, simulate
+from persistence import SQLStore
+
+FOUND = [
+    "loses the last message",
+    "lets the last writer win",
+    "forgets dead ids",
+    "stores the id from the error",
+    "clears without logging",
+    "reads newest first",
+    "orders by the clock",
+    "lets pages overlap",
+    "tells failed turns",
+    "shares idempotency keys",
+    "crashes on conflict",
+]
+"""The wrong stores that a simulated world can tell; the others are wrong in what only threads, a second opening or
+unusual content show, and :func:`fsm.testing.check_store` finds them."""
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_every_guarantee_holds_in_a_simulated_world_and_it_answers_in_the_end(seed: int) -> None:
+    """G1-G11, G13, G15 and G16, with everything failing at once; liveness once nothing fails any more."""
+    done = simulate(seed, turns=400, conversations=8)
+    assert done.tally.turns >= 400
+    assert done.acknowledged > 300
+    assert min(done.healed, *attrs.astuple(attrs.evolve(done.tally, forgotten=1))) > 0
+
+
+def test_a_database_that_forgets_often_loses_nothing_acknowledged() -> None:
+    """G8: a server that crashes forgets what it was not told to sync, and the workers live on."""
+    forgotten = 0
+    for seed in range(12):
+        forgotten += simulate(seed, turns=150, conversations=4, faults=Faults(forgets=0.2)).tally.forgotten
+    assert forgotten > 100
+
+
+def test_a_guard_without_the_time_of_the_commit_lets_two_turns_be_mixed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the simulation would have found: a forgotten turn that ends the one in its place."""
+    monkeypatch.setattr(reference, "_commit_of", lambda conversation: conversation.id)
+    with pytest.raises(SimulationError, match="G4: turn"):
+        for seed in range(60):
+            simulate(seed, turns=400, conversations=4, faults=Faults(forgets=0.1))
+
+
+def test_a_real_database_behaves_as_the_reference_store(url: str) -> None:
+    """G12: the same seed, the same world."""
+    done = simulate(5, turns=60, conversations=4, make_store=lambda: SQLStore(url), faults=Faults(forgets=0.0))
+    same = simulate(5, turns=60, conversations=4, faults=Faults(forgets=0.0))
+    assert attrs.evolve(done, digest="") == attrs.evolve(same, digest="")
+    assert done.digest == same.digest
+
+
+@pytest.mark.parametrize(
+    "mutant", [mutant for mutant in MUTANTS if mutant.name in FOUND], ids=lambda mutant: mutant.name
+)
+def test_a_wrong_store_is_found(mutant: Mutant) -> None:
+    """Within a few seeds; what is told makes the same world again."""
+    with pytest.raises(SimulationError) as caught:
+        for seed in range(5):
+            simulate(seed, turns=300, conversations=4, make_store=mutant.make)
+    error = caught.value
+    with pytest.raises(SimulationError) as again:
+        simulate(error.seed, turns=300, conversations=4, make_store=mutant.make)
+    assert str(again.value) == str(error)
+    assert error.trace
+    assert f"--seed {error.seed} --turns 300" in str(error)
+
+
+def _forgets_to_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Driver, "_stored_reply", lambda *_: {}["lost"])
+
+
+def _asks_before_it_stores(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Driver.commit
+
+    async def commit(self: Driver, step: Step) -> None:
+        if step.after.running is None:
+            await real(self, step)
+
+    monkeypatch.setattr(Driver, "commit", commit)
+
+
+def _resumes_the_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Driver.request
+
+    async def request(self: Driver, conversation: object, content: object) -> object:
+        asked = await real(self, conversation, content)  # type: ignore[arg-type]
+        return asked if asked.session_id else attrs.evolve(asked, session_id=f"{self.settings.provider}-1")
+
+    monkeypatch.setattr(Driver, "request", request)
+
+
+def _tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Driver.request
+
+    async def request(self: Driver, conversation: object, content: object) -> object:
+        return attrs.evolve(await real(self, conversation, content), history=())  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Driver, "request", request)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "claim"),
+    [
+        (_forgets_to_look, "which is no error of this library"),
+        (_asks_before_it_stores, "G8"),
+        (_resumes_the_dead, "G2"),
+        (_tells_nothing, "G3"),
+    ],
+)
+def test_a_wrong_driver_is_found(
+    monkeypatch: pytest.MonkeyPatch, wrong: Callable[[pytest.MonkeyPatch], None], claim: str
+) -> None:
+    """The drivers of the managers are the real ones."""
+    wrong(monkeypatch)
+    with pytest.raises(SimulationError, match=claim):
+        simulate(1, turns=300, conversations=4)
+
+
+def test_the_same_seed_makes_the_same_world_in_any_process() -> None:
+    """Whatever order its sets have."""
+    lines = set()
+    arguments = ["simulate", "--seed", "9", "--turns", "300", "--conversations", "20"]
+    for order in ("1", "2"):
+        command = [sys.executable, "-m", "fsm.testing", *arguments]
+        environment = {**os.environ, "PYTHONHASHSEED": order}
+        said = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True).stdout
+        lines.add(said.splitlines()[0])
+    assert lines == {str(simulate(9, turns=300))}
+
+
+def test_the_command_says_what_happened_and_how_fast(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", "--turns", "50", "--conversations", "2"]) == 0
+    assert "turns a minute" in capsys.readouterr().out
+
+
+def test_the_command_fails_and_tells_the_seed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the world can be made again."""
+    monkeypatch.setattr(ReferenceStore, "dead", lambda *_: frozenset())
+    assert main(["simulate", "--seed", "3", "--turns", "100", "--conversations", "2"]) == 1
+    assert "python -m fsm.testing simulate --seed 3 --turns 100" in capsys.readouterr().out
