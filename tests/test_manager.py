@@ -534,6 +534,38 @@ def test_a_provider_that_wants_the_transcript_gets_it_with_what_the_session_was_
     assert (resumed.history[-1].content, resumed.history[-1].provider_data) == (raw, {"c": 1})
 
 
+def test_a_call_that_opened_the_session_answered_stays_in_its_transcript(store: SQLStore) -> None:
+    """As the session was told of it when it was opened; later messages change nothing about that."""
+
+    class Forgetful(DemoProvider):
+        wants_transcript = True
+
+    named = [Result(session_id="s-2")]
+    provider = Forgetful([[ToolUse("t-1", "look", {}), Result(session_id="s-1")], named, named, named])
+    sessions = SessionManager(store, provider)
+    sessions.send("k", "what is there?")
+    sessions.reset("k")
+    sessions.send("k", [{"type": "tool_result", "tool_use_id": "t-1", "content": "seen"}])
+    sessions.send("k", "and now?")
+    sessions.send("k", "and then?")
+    told = [[message.text for message in request.history] for request in provider.requests[1:]]
+    past = ["what is there?", "[called the tool look with {}]"]
+    assert told[0] == past
+    assert [history[:2] for history in told[1:]] == [past, past]
+
+
+def test_the_provider_is_told_which_turn_of_which_conversation_it_answers(store: SQLStore) -> None:
+    """And what its callers have noted of it."""
+    provider = DemoProvider()
+    sessions = SessionManager(store, provider)
+    sessions.send("k", "hello", metadata={"tier": "gold"})
+    sessions.reset("k")
+    sessions.send("k", "again")
+    asked = provider.requests[-1]
+    assert (asked.key, asked.turn, asked.session, asked.session_id) == ("k", 2, 2, None)
+    assert asked.metadata == {"tier": "gold"}
+
+
 def test_a_provider_that_does_not_ask_gets_no_transcript(store: SQLStore) -> None:
     """Its session remembers."""
     provider = DemoProvider()
@@ -627,13 +659,13 @@ def test_bad_input_is_refused_before_anything_is_written_or_sent(
     assert provider.requests == []
 
 
-@pytest.mark.parametrize(
-    "options", [{"lease": 0}, {"lease": "long"}, {"busy_timeout": -1}, {"on_busy": "panic"}, {"provider": object()}]
-)
+@pytest.mark.parametrize("options", [{"lease": 0}, {"lease": "long"}, {"busy_timeout": -1}, {"on_busy": "panic"}])
 def test_a_manager_that_could_not_work_is_refused(store: SQLStore, options: dict[str, Any]) -> None:
     """When it is made."""
     with pytest.raises(InvalidInput):
         SessionManager(store, **{"provider": DemoProvider(), **options})
+    with pytest.raises(InvalidInput, match="object has no method 'stream', so it is no provider"):
+        SessionManager(store, object())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("read", ["conversation", "history", "turns", "sessions", "transitions", "reset"])
@@ -760,6 +792,7 @@ def test_a_begin_that_was_cut_off_leaves_no_running_turn(url: str, cut_off: str,
             sessions.send("k", "cut off")
         conversation = store.load("k")
         assert conversation is None or conversation.running is None
+        assert sessions._driver._live == set()
         assert SessionManager(store, DemoProvider()).send("k", "again").status is TurnStatus.SUCCEEDED
 
 
@@ -914,3 +947,20 @@ def test_a_late_text_that_the_store_refuses_comes_with_the_reply(sqlite_url: str
             next(iter(turn))
             sessions.reset("k", force=True)
     assert (caught.value.reply.status, caught.value.reply.text) == (TurnStatus.SUPERSEDED, "one ")
+
+
+def test_a_lease_that_the_store_refuses_to_extend_ends_the_turn_for_its_caller(sqlite_url: str) -> None:
+    """With what was said until then (G16)."""
+    clock = Clock()
+
+    class Refusing(SQLStore):
+        def commit(self, step: Step) -> None:
+            if step.before.version and not step.effects:
+                raise StoreError("no")
+            super().commit(step)
+
+    with Refusing(sqlite_url) as store:
+        sessions = manager(store, [TextDelta("one "), lambda: clock.advance(40), *ANSWER[1:]], lease=60, clock=clock)
+        with pytest.raises(StoreError) as caught:
+            sessions.send("k", "hello")
+    assert (caught.value.reply.status, caught.value.reply.text) == (TurnStatus.INTERRUPTED, "one two")

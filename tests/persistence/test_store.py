@@ -601,6 +601,26 @@ def test_a_corrupt_row_is_named_and_not_handed_on(
         read(sqlite_store, conversation)
 
 
+@pytest.mark.parametrize(
+    ("table", "read"),
+    [
+        ("dead_id", lambda store, c: store.dead(c, ["s"])),
+        ("message", lambda store, c: store.messages(c)),
+        ("turn", lambda store, c: store.turn_by_idempotency_key(c, "i")),
+        ("conversation", lambda store, c: store.load(c.key)),
+    ],
+)
+def test_a_database_that_can_not_be_read_is_told_with_the_conversation(
+    sqlite_store: SQLStore, table: str, read: Any
+) -> None:
+    """Somebody has deleted a table."""
+    conversation = committed(sqlite_store, begin)
+    sqlite_store._database.execute_sql("PRAGMA foreign_keys = 0")
+    sqlite_store._database.execute_sql(f"DROP TABLE {table}")
+    with pytest.raises(StoreError, match=f"conversation 'k': the database can't be used .*no such table: {table}"):
+        read(sqlite_store, conversation)
+
+
 @pytest.mark.parametrize("read", ["conversations", "running"])
 def test_a_corrupt_row_in_a_list_of_conversations_is_named_too(sqlite_store: SQLStore, read: str) -> None:
     """The list is not of one conversation; the row tells which it was."""
