@@ -67,6 +67,24 @@ def log(sessions: SessionManager, key: str = "k") -> list[Any]:
     ]
 
 
+@pytest.mark.parametrize(("passed", "extended"), [(29.9, False), (30.0, True), (45.0, True)])
+def test_a_lease_is_extended_as_soon_as_half_of_it_is_over(store: SQLStore, passed: float, extended: bool) -> None:
+    """And not written at every word."""
+    now = NOW
+
+    def speak() -> None:
+        nonlocal now
+        now = NOW + timedelta(seconds=passed)
+
+    provider = DemoProvider([[speak, *ANSWER]])
+    sessions = SessionManager(store, provider, lease=60, clock=lambda: now)
+    with sessions.stream("k", "hello") as turn:
+        next(iter(turn))
+        running = sessions.conversation("k").running
+        assert running is not None
+        assert running.until == (now if extended else NOW) + timedelta(seconds=60)
+
+
 def test_a_conversation_that_was_forgotten_altogether_is_stored_again(store: SQLStore, server: Backups) -> None:
     """Its first turn had begun, and nothing else."""
     sessions = manager(store, ANSWER)

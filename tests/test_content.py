@@ -143,6 +143,11 @@ def test_every_block_is_told_in_words(block: dict[str, Any], told: str) -> None:
     assert plain(block) == told
 
 
+def test_the_text_of_blocks_is_that_of_the_text_blocks_joined_as_it_stands() -> None:
+    """A block may lack its text."""
+    assert text_of([text_block("a"), {"type": "image", "text": "no"}, {"type": "text"}, text_block("b")]) == "ab"
+
+
 def test_what_a_tool_answered_is_told_in_its_own_letters() -> None:
     """Not escaped, whatever the language."""
     assert (

@@ -56,6 +56,14 @@ def test_the_window_keeps_the_newest_whole_turns_that_fit_and_no_fewer(
     assert len(kept) == sum(in_turn for in_turn, _ in sizes[len(sizes) - fitting :])
 
 
+def test_what_fits_exactly_is_kept() -> None:
+    """In messages and in characters."""
+    messages = texts(("ab", "cd"), ("ef", "gh"))
+    assert list(ContextWindow(max_messages=4, max_characters=8).select(messages)) == messages
+    assert list(ContextWindow(max_messages=4, max_characters=7).select(messages)) == messages[2:]
+    assert list(ContextWindow(max_messages=3, max_characters=8).select(messages)) == messages[2:]
+
+
 def test_a_turn_whose_beginning_was_not_read_is_left_out() -> None:
     """A store reads one message more than fit, which cuts the oldest turn in half."""
     read = texts(("a", "b"), ("c", "d"), ("e", "f"))[1:]

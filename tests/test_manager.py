@@ -554,6 +554,19 @@ def test_a_call_that_opened_the_session_answered_stays_in_its_transcript(store: 
     assert [history[:2] for history in told[1:]] == [past, past]
 
 
+def test_the_window_is_filled_to_its_brim(store: SQLStore) -> None:
+    """G3: as many messages as it may hold, and of one more nothing."""
+    for most, told in ((4, ["b", "one two", "c", "one two"]), (5, ["b", "one two", "c", "one two"])):
+        provider = DemoProvider([ANSWER] * 4)
+        sessions = SessionManager(store, provider, context=ContextWindow(max_messages=most))
+        key = f"k{most}"
+        for text in ("a", "b", "c"):
+            sessions.send(key, text)
+        sessions.reset(key)
+        sessions.send(key, "d")
+        assert [message.text for message in provider.requests[-1].history] == told
+
+
 def test_the_provider_is_told_which_turn_of_which_conversation_it_answers(store: SQLStore) -> None:
     """And what its callers have noted of it."""
     provider = DemoProvider()
@@ -930,6 +943,20 @@ def test_a_refused_end_comes_with_the_reply_as_the_provider_gave_it(
     with Refusing(sqlite_url) as store, pytest.raises(StoreError) as caught:
         manager(store, said).send("k", "hello")
     assert (caught.value.reply.status, caught.value.reply.text) == (status, "a")
+
+
+def test_a_begin_that_the_store_refuses_runs_nothing(sqlite_url: str) -> None:
+    """Neither for the caller nor for the manager."""
+
+    class Refusing(SQLStore):
+        def commit(self, step: Step) -> None:
+            raise StoreError("no")
+
+    with Refusing(sqlite_url) as store:
+        sessions = manager(store)
+        with pytest.raises(StoreError):
+            sessions.send("k", "hello")
+        assert sessions._driver._live == set()
 
 
 def test_a_late_text_that_the_store_refuses_comes_with_the_reply(sqlite_url: str) -> None:

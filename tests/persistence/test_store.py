@@ -525,6 +525,44 @@ def test_a_url_that_names_no_database_is_refused(url: str, why: str) -> None:
     assert "password" not in str(caught.value)
 
 
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite://:memory:", "sqlite:///", "sqlite:///:memory:"])
+def test_memory_has_several_names(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no file."""
+    monkeypatch.chdir(tmp_path)
+    with SQLStore(url) as store:
+        assert store.load("k") is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_may_have_any_name_and_stays_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever folder the process goes to."""
+    folder = tmp_path / "odd:"
+    folder.mkdir()
+    monkeypatch.chdir(tmp_path)
+    with SQLStore("sqlite:///odd://chat.db") as store:
+        monkeypatch.chdir(folder)
+        step = begin(NEW)
+        store.commit(step)
+        store._database.close()
+        assert store.load("k") == step.after
+    assert (folder / "chat.db").exists()
+
+
+def test_a_file_that_is_gone_is_not_written_anew(sqlite_store: SQLStore, sqlite_url: str) -> None:
+    """Nobody would find what was written; with the file all is well again (G16)."""
+    step = begin(NEW)
+    path = Path(sqlite_url.removeprefix("sqlite:///"))
+    path.rename(path.with_name("moved"))
+    with pytest.raises(StoreError, match=r"conversation 'k': the database file '.*chat\.db' was deleted, moved"):
+        sqlite_store.commit(step)
+    with pytest.raises(StoreError, match=r"conversation 'k': the database file '.*chat\.db' is gone; put it back"):
+        sqlite_store.load("k")
+    assert not path.exists()
+    path.with_name("moved").rename(path)
+    sqlite_store.commit(step)
+    assert sqlite_store.load("k") == step.after
+
+
 def test_a_durability_that_is_none_is_refused() -> None:
     """By name."""
     with pytest.raises(InvalidInput, match="durability 'eternal' is none of acknowledged, strict, relaxed"):
