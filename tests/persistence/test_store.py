@@ -550,7 +550,7 @@ def test_a_file_may_have_any_name_and_stays_where_it_was(tmp_path: Path, monkeyp
 
 def test_a_file_that_is_gone_is_not_written_anew(sqlite_store: SQLStore, sqlite_url: str) -> None:
     """Nobody would find what was written; with the file all is well again (G16)."""
-    step = begin(NEW)
+    step = begin(committed(sqlite_store, begin, lambda c: finish(c, Result())))
     path = Path(sqlite_url.removeprefix("sqlite:///"))
     path.rename(path.with_name("moved"))
     with pytest.raises(StoreError, match=r"conversation 'k': the database file '.*chat\.db' was deleted, moved"):
