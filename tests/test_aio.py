@@ -193,7 +193,9 @@ async def test_a_synchronous_provider_is_read_in_threads(store: SQLStore) -> Non
     assert threading.main_thread() not in threads
 
 
-async def test_a_synchronous_provider_may_be_left_before_it_was_asked(store: SQLStore) -> None:
+async def test_a_synchronous_provider_may_be_left_before_it_was_asked(
+    store: SQLStore, caplog: pytest.LogCaptureFixture
+) -> None:
     """There is nothing to close."""
 
     class Plain:
@@ -208,6 +210,7 @@ async def test_a_synchronous_provider_may_be_left_before_it_was_asked(store: SQL
     async with manager.stream("k", "hello") as turn:
         await turn.pull()
     assert turn.reply.text == "one "
+    assert "provider.close_failed" not in caplog.messages
 
 
 async def test_no_more_turns_run_at_once_than_the_manager_was_told(store: SQLStore) -> None:

@@ -220,7 +220,7 @@ def test_a_provider_that_fails_to_close_does_no_harm(store: SQLStore, caplog: py
     assert "provider.close_failed" in caplog.messages
 
 
-def test_a_provider_may_be_any_iterable(store: SQLStore) -> None:
+def test_a_provider_may_be_any_iterable(store: SQLStore, caplog: pytest.LogCaptureFixture) -> None:
     """A list has nothing to close."""
 
     class Plain:
@@ -232,6 +232,7 @@ def test_a_provider_may_be_any_iterable(store: SQLStore) -> None:
     with SessionManager(store, Plain()).stream("k", "hello") as turn:
         next(iter(turn))
     assert turn.reply.status is TurnStatus.INTERRUPTED
+    assert "provider.close_failed" not in caplog.messages
 
 
 def test_a_busy_conversation_says_so_and_the_others_go_on(store: SQLStore) -> None:
