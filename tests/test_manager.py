@@ -555,6 +555,19 @@ def test_a_call_that_opened_the_session_answered_stays_in_its_transcript(store: 
     assert [history[:2] for history in told[1:]] == [past, past]
 
 
+def test_a_session_in_which_nothing_has_succeeded_yet_has_an_empty_transcript(store: SQLStore) -> None:
+    """It is held all the same: the provider named it."""
+
+    class Forgetful(DemoProvider):
+        wants_transcript = True
+
+    provider = Forgetful([Result(is_error=True, session_id="s-1"), ANSWER])
+    sessions = SessionManager(store, provider)
+    sessions.send("k", "hello")
+    assert sessions.send("k", "again").status is TurnStatus.SUCCEEDED
+    assert (provider.requests[-1].session_id, provider.requests[-1].history) == ("s-1", ())
+
+
 def test_the_window_is_filled_to_its_brim(store: SQLStore) -> None:
     """G3: as many messages as it may hold, and of one more nothing."""
     for most, told in ((4, ["b", "one two", "c", "one two"]), (5, ["b", "one two", "c", "one two"])):
@@ -651,23 +664,24 @@ def test_a_rejected_turn_is_logged(store: SQLStore, caplog: pytest.LogCaptureFix
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error"),
+    ("arguments", "error", "why"),
     [
-        ({"key": ""}, InvalidKey),
-        ({"key": "k" * 513}, InvalidKey),
-        ({"content": ""}, InvalidContent),
-        ({"content": 3}, InvalidContent),
-        ({"idempotency_key": ""}, InvalidKey),
-        ({"metadata": ["no object"]}, InvalidInput),
-        ({"metadata": {"a": object()}}, InvalidInput),
+        ({"key": ""}, InvalidKey, "key"),
+        ({"key": "k" * 513}, InvalidKey, "key"),
+        ({"content": ""}, InvalidContent, "'k': .*empty"),
+        ({"content": 3}, InvalidContent, "'k': .*of type int"),
+        ({"idempotency_key": ""}, InvalidKey, "idempotency key"),
+        ({"metadata": ["no object"]}, InvalidInput, r"'k': the metadata is no JSON object \(TypeError: list\)"),
+        ({"metadata": {"a": object()}}, InvalidInput, r"'k': the metadata is no JSON object \(TypeError: Object of"),
+        ({"metadata": {"a": float("nan")}}, InvalidInput, r"'k': the metadata is no JSON object \(ValueError: "),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_written_or_sent(
-    store: SQLStore, arguments: dict[str, Any], error: type[FSMError]
+    store: SQLStore, arguments: dict[str, Any], error: type[FSMError], why: str
 ) -> None:
     """By name."""
     provider = DemoProvider()
-    with pytest.raises(error):
+    with pytest.raises(error, match=why):
         SessionManager(store, provider).send(**{"key": "k", "content": "hello", **arguments})
     assert store.conversations() == []
     assert provider.requests == []
