@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test torture verify bench lint docs
+.PHONY: help demo test torture verify mutants bench lint docs
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -27,6 +27,10 @@ verify: $(VENV)/.with-dev ## explore the machine, check its models with spin and
 
 bench: $(VENV)/.with-dev ## measure: ratios to what the database costs, growth, throughput; some minutes
 	@$(BIN)/python -m tests.benchmarks
+
+mutants: $(VENV)/.with-dev ## change the code in 5,000 ways and see that the tests notice; an hour, and it may be stopped
+	@$(BIN)/mutmut run
+	@$(BIN)/python -m tests.mutants
 
 lint: $(VENV)/.with-dev ## check style and types
 	$(BIN)/ruff check .

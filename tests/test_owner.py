@@ -71,6 +71,20 @@ def test_nothing_is_concluded_about_anybody_else(name: str) -> None:
     assert not is_gone(name)
 
 
+def test_a_process_that_proc_hides_is_not_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of other users may be hidden; this one answers to its number."""
+    named = name_owner()
+    monkeypatch.setattr(owner, "_stat", lambda pid: [])
+    assert not is_gone(named)
+
+    def forbidden(pid: int, signal: int) -> None:
+        assert (pid, signal) == (os.getpid(), 0)
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", forbidden)
+    assert not is_gone(named)
+
+
 def test_without_proc_nothing_is_concluded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Other systems than Linux."""
 

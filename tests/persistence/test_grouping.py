@@ -82,6 +82,21 @@ def test_steps_that_come_at_once_share_a_transaction(sqlite_url: str) -> None:
         assert [store.load(step.after.key) for step in steps] == [step.after for step in steps]
 
 
+@pytest.mark.parametrize(
+    ("durability", "begun", "ended"), [("acknowledged", 1, 2), ("strict", 2, 2), ("relaxed", 1, 1)]
+)
+def test_a_shared_transaction_is_synced_if_any_of_its_steps_must_be(
+    sqlite_url: str, durability: Any, begun: int, ended: int
+) -> None:
+    """1 is NORMAL, which in WAL mode does not sync; 2 is FULL, which does."""
+    with SQLStore(sqlite_url, durability=durability) as store:
+        store._commit_together([begin(1), begin(2)])
+        assert store._database.pragma("synchronous") == begun
+        reset = decide.reset(begin(1).after, reason="r", provider="p", now=NOW, force=True)
+        assert store._commit_together([begin(3), reset, begin(4)]) == [None] * 3
+        assert store._database.pragma("synchronous") == ended
+
+
 def test_a_lone_caller_commits_as_without(sqlite_url: str) -> None:
     """It pays for nothing."""
     heard = []
