@@ -16,7 +16,8 @@ help: ## show this list
 demo: $(VENV)/.with-cli ## watch a conversation outlive its provider session
 	@$(BIN)/conversation-fsm demo
 
-test: $(VENV)/.with-dev ## run every test and doctest, with branch coverage
+# The real Claude CLI takes some 400 MB. Its tests run where it is installed, and in CI, which installs it.
+test: $(VENV)/.with-dev $(if $(CI),$(VENV)/.with-claude-agent) ## run every test and doctest, with branch coverage
 	@$(BIN)/python -m pytest -n auto --doctest-modules --cov --cov-config=setup.cfg --cov-report=term fsm persistence tests
 
 torture: $(VENV)/.with-dev ## run the crash tests for long: 5,000 kills, and more of everything else
@@ -53,6 +54,11 @@ $(VENV)/.with-dev: pyproject.toml | $(VENV)/.created
 	@echo "==> installing the library and the tools to test and document it into $(VENV)"
 	$(PIP) install -e '.[dev]'
 	@touch $@ $(VENV)/.with-cli
+
+$(VENV)/.with-claude-agent: pyproject.toml | $(VENV)/.with-dev
+	@echo "==> installing the Claude Agent SDK, with the CLI that it bundles, into $(VENV)"
+	$(PIP) install -e '.[claude-agent]'
+	@touch $@
 
 $(VENV)/.created:
 	@command -v $(PYTHON) >/dev/null || { \

@@ -1,7 +1,8 @@
 """A Messages API on loopback: what a test scripts it answers, what it receives it checks as the API does and keeps.
 
 Each request takes the next scripted answer: a :func:`message`, an :func:`error`, or raw events. A request whose
-structure the API would refuse gets 400 ``invalid_request_error`` instead, and the script is left as it was.
+structure the API would refuse gets 400 ``invalid_request_error`` instead, and the script is left as it was. What is not
+scripted may be answered by a function (:attr:`MessagesServer.otherwise`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import queue
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -109,7 +111,7 @@ def _block(index: int, block: dict[str, Any]) -> list[dict[str, Any]]:
 
 def refusal_of(request: dict[str, Any]) -> str | None:
     """Why the API would refuse a request for its structure, or None."""
-    messages = request["messages"]
+    messages = [_in_blocks(sent) for sent in request["messages"] if sent["role"] != "system"]
     if not messages or messages[0]["role"] != "user":
         return "messages: first message must use the user role"
     calls: list[str] = []
@@ -119,6 +121,10 @@ def refusal_of(request: dict[str, Any]) -> str | None:
             return f"messages.{number}: {why}"
         calls = [block["id"] for block in sent["content"] if block["type"] == "tool_use"]
     return "messages: tool_use without tool_result" if calls else None
+
+
+def _in_blocks(sent: dict[str, Any]) -> dict[str, Any]:
+    return {**sent, "content": [text(sent["content"])]} if isinstance(sent["content"], str) else sent
 
 
 def _refusal_of_message(sent: dict[str, Any], calls: list[str], *, last: bool) -> str | None:
@@ -158,6 +164,7 @@ class MessagesServer(ThreadingHTTPServer):
 
     Attributes:
         received: the bodies of the requests, oldest first.
+        otherwise: answers a request when nothing is scripted.
         left: set once a client went away before its answer was over.
         keeps_alive: whether a connection is used again; without it no thread outlives its request.
     """
@@ -167,6 +174,7 @@ class MessagesServer(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.received: list[dict[str, Any]] = []
+        self.otherwise: Callable[[dict[str, Any]], Answer] | None = None
         self.left = threading.Event()
         self.keeps_alive = True
         self.answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
@@ -180,6 +188,11 @@ class MessagesServer(ThreadingHTTPServer):
         """Script the next answers."""
         for answer in answers:
             self.answers.put(answer)
+
+    def answer_to(self, request: dict[str, Any]) -> Answer:
+        if self.otherwise is not None and self.answers.empty():
+            return self.otherwise(request)
+        return self.answers.get_nowait()
 
     def __enter__(self) -> MessagesServer:
         self._thread.start()
@@ -204,9 +217,9 @@ class _Handler(BaseHTTPRequestHandler):
         request = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.server.received.append(request)
         answer = Answer(404, _error("not_found_error", self.path))
-        if self.path == "/v1/messages":
+        if self.path.partition("?")[0] == "/v1/messages":
             refused = refusal_of(request)
-            answer = error(400, "invalid_request_error", refused) if refused else self.server.answers.get_nowait()
+            answer = error(400, "invalid_request_error", refused) if refused else self.server.answer_to(request)
         try:
             self._plain(answer) if answer.status != 200 else self._stream(answer)
         except ConnectionError:
