@@ -17,7 +17,6 @@ from fsm.turn import Answer
 from persistence import SQLStore
 from persistence.writes import writes_of
 from tests.benchmarks.measuring import Row, compare, timed
-from tests.conftest import embedded_postgresql
 
 __all__ = ["Terse", "postgresql_turns", "sqlite_turns", "steps"]
 
@@ -129,6 +128,8 @@ def _bare(path: str) -> Iterator[Callable[[SQLStore, int, int], float]]:
 def postgresql_turns(*, turns: int = 100, rounds: int = 7) -> Iterator[Row]:
     """On PostgreSQL: psycopg statement by statement, and the store."""
     import psycopg
+
+    from tests.conftest import embedded_postgresql
 
     with embedded_postgresql() as server:
         url = server.get_uri()
