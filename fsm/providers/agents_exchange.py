@@ -225,7 +225,6 @@ class Exchange:
     def _arrived(self) -> None:
         self._is_sent = True
         self._failed = None
-        self._failures = 0
         self._hearing.sent(self._message)
 
     # While the session answers

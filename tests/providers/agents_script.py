@@ -30,6 +30,7 @@ class Act(Enum):
     END = "the open streams end"
     HOLD = "nothing, until the agent is interrupted; then the steps after this are played"
     UNTIL_OPEN = "nothing, until a stream is opened"
+    UNTIL_ASKED = "nothing, until the session is retrieved"
 
 
 Step = dict[str, Any] | Act

@@ -113,6 +113,7 @@ class AgentsServer(ThreadingHTTPServer):
         received: what was asked for, oldest first: the operation, and the body or the query.
         sessions: the sessions, by id.
         page_size: how many events a page has at most.
+        greets: whether a new session says that it is idle.
         keeps_alive: whether a connection is used again; without it no thread outlives its request.
     """
 
@@ -124,6 +125,7 @@ class AgentsServer(ThreadingHTTPServer):
         self.sessions: dict[str, Session] = {}
         self.page_size = 1000
         self.keeps_alive = True
+        self.greets = False
         self.lock = threading.Condition(threading.RLock())
         self.broken: list[BaseException | None] = []
         self.is_closing = False
@@ -209,6 +211,8 @@ class AgentsServer(ThreadingHTTPServer):
             return self._send(session, asked["events"])
         if operation == "list":
             return self._list(session, asked)
+        if session.waits_for is Act.UNTIL_ASKED:
+            self._play(session)
         if operation == "archive":
             self.archive(session)
         if operation == "delete":
@@ -228,6 +232,8 @@ class AgentsServer(ThreadingHTTPServer):
 
     def opened(self, session: Session, stream: Stream) -> None:
         session.streams.append(stream)
+        if self.greets and not session.log:
+            self._emit(session, idle())
         self.open_streams += 1
         if session.waits_for is Act.UNTIL_OPEN:
             self._play(session)
@@ -320,7 +326,7 @@ class AgentsServer(ThreadingHTTPServer):
             step = session.rest.popleft()
             if not isinstance(step, Act):
                 self._emit(session, step)
-            elif step in {Act.HOLD, Act.UNTIL_OPEN}:
+            elif step in {Act.HOLD, Act.UNTIL_OPEN, Act.UNTIL_ASKED}:
                 session.waits_for = step
                 return
             else:

@@ -102,6 +102,11 @@ def test_the_longest_key_fits_into_the_label(agents: AgentsServer) -> None:
     assert events[-1].trigger is Trigger.SUCCEEDED
 
 
+def test_a_session_that_says_it_is_idle_before_it_has_heard_the_message_has_not_answered(agent: Way) -> None:
+    agent.server.greets = True
+    assert text_of(agent.ask(request())[0]) == "You said: hello"
+
+
 def test_a_session_that_is_held_is_sent_the_new_message_only(agent: Way) -> None:
     first, second = agent.ask(request("hello"), request("again", session="sesn_1"))
     assert (text_of(first), text_of(second)) == ("You said: hello", "You said: again")
@@ -614,7 +619,11 @@ def test_a_preview_that_breaks_off_is_completed_from_the_list(agent: Way) -> Non
     assert told(agent.one(request())[0]) == ["Hel", "lo."]
 
 
-def test_earlier_turns_are_not_heard_again_when_the_stream_is_caught_up(agent: Way) -> None:
+@pytest.mark.parametrize("looked_back", [1, 100])
+def test_earlier_turns_are_not_heard_again_when_the_stream_is_caught_up(
+    agent: Way, looked_back: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agents_exchange, "LOOKED_BACK", looked_back)
     agent.ask(request("one"))
     agent.server.will(turn(said("b"), Act.CUT, said("c")))
     assert text_of(agent.ask(request("two", session="sesn_1"))[0]) == "b\n\nc"
@@ -768,6 +777,13 @@ def test_a_session_that_can_not_be_stopped_is_busy(agent: Way) -> None:
     agent.ask(request(), events=1)
     result = agent.result(request("again", session="sesn_1"))
     assert (result.subtype, result.trigger, result.session_id) == ("error_busy", Trigger.FAILED, "sesn_1")
+
+
+def test_what_an_earlier_turn_says_while_the_session_is_looked_at_is_not_heard(agent: Way) -> None:
+    agent.server.will((running(), said("Well,"), Act.UNTIL_ASKED, said("late"), idle()))
+    agent.server.refuses("send", None, Refusal(500, "api_error"))
+    agent.ask(request(), events=1)
+    assert told(agent.one(request("again", session="sesn_1"))[0]) == ["You said: again"]
 
 
 def test_a_session_that_has_become_idle_meanwhile_is_sent_the_message(agent: Way) -> None:
