@@ -115,6 +115,11 @@ def test_any_other_text_is_a_key(key: str) -> None:
     assert check_key(key) == key
 
 
+def test_the_longest_key_is_a_key() -> None:
+    """512 characters."""
+    assert check_key("é" * 512) == "é" * 512
+
+
 @pytest.mark.parametrize(
     ("block", "told"),
     [

@@ -185,6 +185,11 @@ def test_a_turn_stands_as_its_result_says(result: Result, status: TurnStatus) ->
     assert decide.status_of(result) is status
 
 
+def test_a_move_is_that_of_the_turn_that_has_ended() -> None:
+    """The log tells which."""
+    assert [move.turn for move in finish(begin(ACTIVE).after, Result(session_id="s-1")).transitions] == [2]
+
+
 def test_a_heal_moves_twice_within_its_turn_and_gives_it_time_to_try_again() -> None:
     """G11: both moves are the turn's, and its lease begins anew."""
     later = LATER + LEASE / 2

@@ -692,6 +692,8 @@ def test_a_manager_that_could_not_work_is_refused(store: SQLStore, options: dict
     """When it is made."""
     with pytest.raises(InvalidInput):
         SessionManager(store, **{"provider": DemoProvider(), **options})
+    with pytest.raises(InvalidInput, match=r"^on_busy is 'panic'; it must be one of raise, wait$"):
+        manager(store, on_busy="panic")
     with pytest.raises(InvalidInput, match="object has no method 'stream', so it is no provider"):
         SessionManager(store, object())  # type: ignore[arg-type]
 

@@ -150,6 +150,29 @@ def test_a_shared_transaction_that_fails_is_done_again_one_by_one(
     assert (record.getMessage(), vars(record)["steps"]) == ("store.group_failed", 3)
 
 
+def test_a_lone_step_that_is_refused_is_not_tried_again() -> None:
+    """Its caller decides again, or is told."""
+    tried: list[Step] = []
+
+    def alone(step: Step) -> None:
+        tried.append(step)
+        raise Conflict("no", step.before.key)
+
+    step = begin(1)
+    with pytest.raises(Conflict, match="'k1': no"):
+        Group(alone, lambda steps: []).commit(step)
+    assert tried == [step]
+
+
+def test_memory_has_no_use_for_it_and_a_file_may_do_without(sqlite_url: str) -> None:
+    """There is nothing to sync, or nothing is to be shared."""
+    for url, group_commit in (("sqlite:///:memory:", True), (sqlite_url, False)):
+        with SQLStore(url, group_commit=group_commit) as store:
+            assert store._group is None
+            store.commit(begin(1))
+            assert store.load("k1") == begin(1).after
+
+
 def test_more_than_fit_into_one_transaction_take_several(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("persistence.grouping.MOST", 3)
     with Listening(sqlite_url) as store:

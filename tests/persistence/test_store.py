@@ -32,11 +32,11 @@ from fsm import (
 )
 from fsm import conversation as decide
 from fsm.content import text_block
-from fsm.effects import BindSession, CloseSession, EndTurn, Step
+from fsm.effects import BindSession, CloseSession, EndTurn, ExtendTurn, Step
 from fsm.results import EXPIRED
 from fsm.turn import Answer
 from persistence import SQLStore
-from persistence.statements import Statement, Statements
+from persistence.statements import EVERYTHING, Statement, Statements
 from tests.test_content import JSON
 
 NOW = datetime(2026, 1, 1, 12, 30, 15, 123456, tzinfo=UTC)
@@ -208,6 +208,7 @@ def test_a_step_that_the_database_refuses_half_way_is_not_there_at_all(
         EndTurn(1, 1, TurnStatus.FAILED, State.FRESH, 2, NOW),
         BindSession(1, "s-9"),
         CloseSession(1, "another reason", NOW),
+        ExtendTurn(99, 1),
     ],
     ids=lambda effect: type(effect).__name__,
 )
@@ -299,6 +300,7 @@ def test_pages_are_the_newest_rows_before_a_number_oldest_first(store: SQLStore)
     for read, count in ((store.messages, 10), (store.turns, 5), (store.transitions, 5), (store.sessions, 1)):
         numbers = list(range(1, count + 1))
         assert [row.number for row in read(conversation)] == numbers
+        assert [row.number for row in read(conversation, limit=EVERYTHING, before=EVERYTHING)] == numbers
         assert [row.number for row in read(conversation, limit=3)] == numbers[-3:]
         assert [row.number for row in read(conversation, before=4)] == numbers[:3]
         assert [row.number for row in read(conversation, limit=2, before=4)] == numbers[:3][-2:]
@@ -523,6 +525,11 @@ def test_a_url_that_names_no_database_is_refused(url: str, why: str) -> None:
         SQLStore(url)
     assert why in str(caught.value)
     assert "password" not in str(caught.value)
+
+
+def test_migrations_are_kept_in_a_table_of_the_librarys_own(sqlite_store: SQLStore) -> None:
+    """An application may have migrations, too, in the same database."""
+    assert "conversation_fsm_migration" in sqlite_store._database.get_tables()
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite://:memory:", "sqlite:///", "sqlite:///:memory:"])

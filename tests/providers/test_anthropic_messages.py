@@ -613,6 +613,12 @@ def test_a_client_of_one_kind_is_never_replaced_by_one_from_the_environment() ->
         anyio.run(only_async)
 
 
+def test_options_that_the_sdk_does_not_know_yet_are_sent_as_they_are(way: Way) -> None:
+    way.server.will(message(text("a")))
+    way.result(request(), options={"some_new_option": 1, "extra_body": {"another": 2}})
+    assert (way.server.received[0]["some_new_option"], way.server.received[0]["another"]) == (1, 2)
+
+
 def test_options_can_not_set_what_has_a_place_of_its_own() -> None:
     with anthropic.Anthropic(api_key="test") as client, pytest.raises(InvalidInput, match="messages, model"):
         AnthropicMessages(model="m", client=client, options={"model": "n", "messages": []})
