@@ -24,7 +24,7 @@ from attrs import field, frozen
 from fsm.providers.agents_content import Call
 from fsm.results import EXPIRED, Event, TextDelta, ToolResult, ToolUse
 
-__all__ = ["Hearing", "Standing", "standing"]
+__all__ = ["OVER_BUDGET", "Hearing", "Standing", "standing"]
 
 PARAGRAPH = "\n\n"
 """What stands between two messages of the agent in one turn."""
@@ -64,6 +64,7 @@ _MEANING: Mapping[str, tuple[str, int | None]] = {
 """The subtype and the HTTP status that stand for an error of the session; others are told as ``EXHAUSTED``."""
 
 EXHAUSTED = "error_retries_exhausted"
+OVER_BUDGET = "error_max_budget_usd"
 
 
 @frozen
@@ -73,12 +74,14 @@ class Standing:
     Attributes:
         is_idle: whether its events say for certain that it waits for a message.
         ended: what ended it for ever, or None.
+        is_paused: whether its budget is used up; then it takes no message until the budget is raised.
         pending: the calls that it waits for an answer to.
         calls: the calls among its newest events.
     """
 
     is_idle: bool = False
     ended: str | None = None
+    is_paused: bool = False
     pending: Mapping[str, Call] = field(factory=dict)
     calls: Mapping[str, Call] = field(factory=dict)
 
@@ -92,7 +95,8 @@ def standing(newest_first: Sequence[Any]) -> Standing:
     calls = {event.id: _call(event) for event in newest_first if event.type in _CALLS}
     for event in newest_first:
         if event.type == "session.status_idle":
-            return Standing(is_idle=True, pending=_pending(event, calls), calls=calls)
+            is_paused = event.stop_reason.type == "budget_reached"
+            return Standing(is_idle=True, is_paused=is_paused, pending=_pending(event, calls), calls=calls)
         if event.type in _ENDS:
             return Standing(ended=event.type)
         if event.type in _RUNS or event.type in _SENT:
@@ -245,7 +249,7 @@ class Hearing:
             told = _why_refused(idle)
             return {**ending, "subtype": "error_refusal", "is_error": True, "errors": (*self._told, told)}
         if reason == "budget_reached":
-            return {**ending, "subtype": "error_max_budget_usd", "is_error": True}
+            return {**ending, "subtype": OVER_BUDGET, "is_error": True}
         if reason == "retries_exhausted" or (self._error and self._error.retry_status.type == "exhausted"):
             subtype, status = _MEANING.get(getattr(self._error, "type", ""), (EXHAUSTED, None))
             return {**ending, "subtype": subtype, "is_error": True, "http_status": status}

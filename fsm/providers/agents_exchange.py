@@ -23,7 +23,7 @@ from typing import Any
 
 from fsm.provider import Request
 from fsm.providers.agents_content import first_events, metadata, next_events
-from fsm.providers.agents_events import Hearing, standing
+from fsm.providers.agents_events import OVER_BUDGET, Hearing, standing
 from fsm.providers.anthropic_errors import Failed
 from fsm.results import EXPIRED, Event, Result
 
@@ -96,6 +96,7 @@ class Exchange:
         self._hearing = Hearing()
         self._floor: datetime | None = None
         self._page: str | None = None
+        self._is_paused = False
         self._failed: Failed | None = None
         self._failures = 0
         self._rounds = 0
@@ -193,6 +194,7 @@ class Exchange:
         times = [event.processed_at for event in newest_first if isinstance(event.processed_at, datetime)]
         self._floor = max(times, default=None)
         self._message = next_events(self._request.content, found.pending)
+        self._is_paused = found.is_paused
         self._rounds += 1
         if found.ended:
             self._die(found.ended)
@@ -204,7 +206,8 @@ class Exchange:
         if session.archived_at is not None or session.status == "terminated":
             self._die("the session is archived" if session.archived_at is not None else "the session is terminated")
         elif self._failed is not None:
-            self._end(self._failed)
+            # Whatever a session whose budget is used up is asked, the answer is the same.
+            self._end(Failed(OVER_BUDGET, self._failed.told) if self._is_paused else self._failed)
         elif session.status == "idle":
             # It may have become idle after it was looked back at; then the last events are still to be skipped.
             self.todo = Todo.LOOK_BACK if self._rounds == 1 else Todo.SEND

@@ -80,6 +80,7 @@ class Session:
     pending: set[str] = field(factory=set)
     rest: deque[Step] = field(factory=deque)
     waits_for: Act | None = None
+    is_paused: bool = False
 
     def texts(self) -> list[str]:
         """The texts of the messages that the user sent to it."""
@@ -302,6 +303,8 @@ class AgentsServer(ThreadingHTTPServer):
         speaks = any(sent["type"] == "user.message" for sent in events)
         if not answers <= session.pending or (speaks and session.pending != answers):
             raise Refused(Refusal(400, "invalid_request_error", f"waiting for {sorted(session.pending)}"))
+        if session.is_paused:
+            raise Refused(Refusal(400, "invalid_request_error", "the budget is used up"))
         for sent in checked:
             self._push(session, sent)
         if any(sent["type"] == "user.interrupt" for sent in events):
@@ -350,6 +353,7 @@ class AgentsServer(ThreadingHTTPServer):
                 session.status = "running"
             case "session.status_idle":
                 session.status = "idle"
+                session.is_paused = entry["stop_reason"]["type"] == "budget_reached"
                 session.pending = set(entry["stop_reason"].get("event_ids", ()))
             case "session.status_terminated":
                 session.status = "terminated"

@@ -374,6 +374,17 @@ def test_a_turn_that_fails_keeps_the_session(
     assert told(events) == ["Hm."]
     assert (result.subtype, result.trigger, result.session_id) == (subtype, Trigger.FAILED, "sesn_1")
     assert (result.stop_reason, result.errors, result.usage) == (ending["stop_reason"]["type"], errors, TEXT_USAGE)
+    if subtype != "error_max_budget_usd":
+        assert agent.result(request("again", session="sesn_1")).trigger is Trigger.SUCCEEDED
+
+
+def test_a_session_whose_budget_is_used_up_says_so_until_it_is_raised(agent: Way) -> None:
+    agent.server.will(turn(said("Hm."), stop="budget_reached"))
+    agent.ask(request())
+    result = agent.result(request("again", session="sesn_1"))
+    assert (result.subtype, result.http_status, result.session_id) == ("error_max_budget_usd", None, "sesn_1")
+    assert result.message == "The AI reached its spending limit for one answer."
+    agent.server.session().is_paused = False
     assert agent.result(request("again", session="sesn_1")).trigger is Trigger.SUCCEEDED
 
 
