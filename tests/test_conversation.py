@@ -126,7 +126,7 @@ def test_healing_goes_through_stale_and_leaves_the_turn_running() -> None:
 
 def test_healing_needs_a_dead_session() -> None:
     """A good session can't be healed: it would be stale without a reason."""
-    with pytest.raises(InvalidTransition):
+    with pytest.raises(InvalidTransition, match="conversation 'k': 'expired' is not possible in state 'stale'"):
         decide.heal(STALE_RUNNING, turn=3, owner="o", result=DEAD, now=LATER, lease=LEASE)
 
 

@@ -168,8 +168,12 @@ def test_a_step_from_an_old_snapshot_is_a_conflict_and_writes_nothing(sqlite_sto
     """The compare-and-swap."""
     committed(sqlite_store, begin)
     before = everything(sqlite_url)
-    for stale in (begin(NEW), begin(attrs.evolve(NEW, id=2)), finish(attrs.evolve(begin(NEW).after, version=7), DEAD)):
-        with pytest.raises(Conflict, match="conversation 'k'"):
+    for stale, why in (
+        (begin(NEW), "somebody else began it first"),
+        (begin(attrs.evolve(NEW, id=2)), "somebody else began it first"),
+        (finish(attrs.evolve(begin(NEW).after, version=7), DEAD), "it is not at version 7 any more"),
+    ):
+        with pytest.raises(Conflict, match=f"conversation 'k': {why}; load it and decide again"):
             sqlite_store.commit(stale)
     assert everything(sqlite_url) == before
 
