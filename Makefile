@@ -8,10 +8,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test torture verify lint docs
+.PHONY: help demo test torture verify mutants bench bench-peers lint docs
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/.with-cli ## watch a conversation outlive its provider session
 	@$(BIN)/conversation-fsm demo
@@ -25,6 +25,19 @@ torture: $(VENV)/.with-dev ## run the crash tests for long: 5,000 kills, and mor
 
 verify: $(VENV)/.with-dev ## explore the machine, check its models with spin and TLC
 	@CONVERSATION_FSM_VERIFY=1 $(BIN)/python -m pytest -q -s --no-header tests/verification
+
+bench: $(VENV)/.with-dev ## measure: ratios to what the database costs, growth, throughput; some minutes
+	@$(BIN)/python -m tests.benchmarks
+
+bench-peers: ## measure a durable turn beside those of peers, in an environment of their own
+	@test -x $(VENV)-peers/bin/python || $(PYTHON) -m venv $(VENV)-peers
+	@$(VENV)-peers/bin/python -m pip --disable-pip-version-check install -q -e . openai-agents 'sqlalchemy[asyncio]' aiosqlite \
+	  langgraph langgraph-checkpoint-sqlite google-adk strands-agents
+	@$(VENV)-peers/bin/python -W ignore -m tests.benchmarks.peers
+
+mutants: $(VENV)/.with-dev ## change the code in 5,000 ways and see that the tests notice; an hour, and it may be stopped
+	@$(BIN)/mutmut run
+	@$(BIN)/python -m tests.mutants
 
 lint: $(VENV)/.with-dev ## check style and types
 	$(BIN)/ruff check .

@@ -57,6 +57,7 @@ nitpick_ignore_regex = [
     ("py:.*", r"(Any|AbstractContextManager|Callable|Collection|Iterator|AsyncIterator|Mapping|Sequence|Literal|Self)"),
     ("py:.*", r"(anthropic|hypothesis|transitions)\..*"),
     ("py:.*", r"(datetime|timedelta|optional|LookupError|ValueError|Exception|StrEnum|Protocol|TracebackType)"),
+    ("py:class", r"ClaudeAgentOptions"),  # of an extra
     ("py:class", r"fsm\.testing\.linearize\.S"),  # a type variable
 ]
 

@@ -55,7 +55,6 @@ class Commits:
             TurnSuperseded: somebody else has ended the turn.
             StoreError: the store refused.
         """
-        conflict = Conflict("nobody was first yet", self.conversation.key)
         for number in range(TRIES):
             try:
                 if number:

@@ -197,7 +197,7 @@ class Driver:
 
     # Other commands
 
-    async def reset(self, key: str, *, reason: str, force: bool = False) -> Conversation:
+    async def reset(self, key: str, *, reason: str, force: bool) -> Conversation:
         """Start over with a new session; see :meth:`fsm.SessionManager.reset`."""
         check_key(key)
         _check_reason(reason, key)

@@ -223,7 +223,7 @@ class Result:
             subtype = INTERRUPTED
         return cls(
             subtype=subtype,
-            is_error=bool(mapping.get("is_error", False)),
+            is_error=bool(mapping.get("is_error")),
             session_id=mapping.get("session_id") or None,
             errors=mapping.get("errors") or (),
             stop_reason=mapping.get("stop_reason") or None,

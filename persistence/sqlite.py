@@ -157,7 +157,7 @@ class _Database(SqliteDatabase):
         self._connections = connections
         super().__init__(
             path,
-            pragmas={"busy_timeout": int(timeout * 1000), "journal_mode": "wal", "foreign_keys": 1},
+            pragmas={"journal_mode": "wal", "foreign_keys": 1},
             timeout=timeout,
             thread_safe=not in_memory,
             factory=_Connection,
@@ -165,7 +165,7 @@ class _Database(SqliteDatabase):
         )
 
     def _connect(self) -> Any:
-        file = None if self.database == ":memory:" else file_at(self.database)
+        file = file_at(self.database)
         if file is None and self.database != ":memory:":
             raise StoreError(f"the database file {self.database!r} is gone; put it back")  # and don't start another
         connection: _Connection = super()._connect()  # type: ignore[misc]  # missing in the stubs

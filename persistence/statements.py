@@ -176,7 +176,6 @@ class Statements:
         self.bury = self._compile(_insert(DeadId))
 
         self.load = self._compile(Conversation.select(*_fields(Conversation)).where(Conversation.key == _place("key")))
-        self.version = self._compile(Conversation.select(Conversation.version).where(Conversation.id == _place("id")))
         self.dead = self._compile(
             DeadId.select(DeadId.session_id).where(
                 DeadId.conversation == _place("conversation"),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from persistence import SQLStore
 
@@ -17,6 +17,15 @@ settings.register_profile(
     "default", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.register_profile("ci", settings.get_profile("default"), max_examples=1000)
+# For `make mutants`: the same few examples in each of thousands of runs, and no time spent on shrinking them.
+settings.register_profile(
+    "mutants",
+    settings.get_profile("default"),
+    max_examples=20,
+    derandomize=True,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 BACKENDS = ("sqlite", "postgresql")

@@ -1,7 +1,9 @@
 """The asynchronous manager, on asyncio and on trio: what differs from its twin, and what a cancellation leaves."""
 
 import asyncio
+import inspect
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
@@ -12,15 +14,19 @@ import pytest
 from fsm import (
     AsyncSessionManager,
     ConversationBusy,
+    InvalidContent,
     InvalidInput,
     ProviderError,
     Request,
     Result,
+    SessionManager,
     State,
     TextDelta,
     TurnStatus,
+    TurnSuperseded,
 )
 from fsm.aio import _Ports
+from fsm.content import text_block
 from fsm.providers import DemoProvider
 from fsm.results import EXPIRED
 from persistence import SQLStore
@@ -79,6 +85,75 @@ async def test_a_dead_session_is_healed_within_the_turn(store: SQLStore) -> None
     assert await manager.recover() == []
 
 
+@pytest.mark.parametrize("read", ["history", "turns", "sessions", "transitions"])
+async def test_each_table_is_read_in_pages(store: SQLStore, read: str) -> None:
+    """The newest that were asked for, oldest first."""
+    manager = AsyncSessionManager(store, DemoProvider())
+    for number in range(3):
+        await manager.send("k", f"message {number}")
+        await manager.reset("k")
+    page = getattr(manager, read)
+    rows = list(await page("k"))
+    assert [row.number for row in rows] == list(range(1, len(rows) + 1))
+    assert list(await page("k", limit=2)) == rows[-2:]
+    assert list(await page("k", before=3)) == rows[:2]
+    assert list(await page("k", limit=1, before=3)) == rows[1:2]
+
+
+async def test_conversations_are_listed_in_pages_by_key(store: SQLStore) -> None:
+    """The last key of a page is where the next begins."""
+    manager = AsyncSessionManager(store, DemoProvider())
+    for key in ("c", "a", "b"):
+        await manager.send(key, "hello")
+    assert [conversation.key for conversation in await manager.conversations(limit=2)] == ["a", "b"]
+    assert [conversation.key for conversation in await manager.conversations(after="b")] == ["c"]
+
+
+async def test_send_passes_on_the_idempotency_key_and_the_metadata(store: SQLStore) -> None:
+    """G13."""
+    manager = AsyncSessionManager(store, Polite(ANSWER))
+    first = await manager.send("k", "hello", idempotency_key="once", metadata={"tier": "gold"})
+    again = await manager.send("k", "hello", idempotency_key="once")
+    assert (again.turn, again.replayed, first.replayed) == (first.turn, True, False)
+    assert (await manager.conversation("k")).metadata == {"tier": "gold"}
+
+
+async def test_a_reset_is_asked_for_or_forced(store: SQLStore) -> None:
+    """G10; without force the conversation is busy, and without a reason it was asked for."""
+    manager = AsyncSessionManager(store, Polite(ANSWER))
+    with pytest.raises(TurnSuperseded):
+        async with manager.stream("k", "hello") as turn:
+            with pytest.raises(ConversationBusy):
+                await manager.reset("k")
+            await manager.reset("k", force=True)
+            [event async for event in turn]
+    await manager.reset("k", reason="the user has left")
+    assert [session.closed_reason for session in await manager.sessions("k")] == [
+        "asked for",
+        "the user has left",
+        None,
+    ]
+
+
+async def test_the_provider_says_what_it_takes_and_what_it_wants(store: SQLStore) -> None:
+    """Content is checked before the turn begins; a transcript comes with the request."""
+
+    class Choosy(Polite):
+        wants_transcript = True
+
+        def check_content(self, content: tuple[Any, ...]) -> None:
+            if content[0]["text"] == "bad":
+                raise InvalidContent("say something else")
+
+    provider = Choosy(ANSWER, ANSWER)
+    manager = AsyncSessionManager(store, provider)
+    with pytest.raises(InvalidContent):
+        await manager.send("k", "bad")
+    await manager.send("k", "hello")
+    await manager.send("k", "again")
+    assert [message.text for message in provider.requests[-1].history] == ["hello", "one two"]
+
+
 async def test_a_stream_is_read_with_async_for_and_may_be_left(store: SQLStore) -> None:
     """The provider is closed, and the text kept."""
     provider = Polite(ANSWER, ANSWER)
@@ -95,11 +170,13 @@ async def test_a_stream_is_read_with_async_for_and_may_be_left(store: SQLStore) 
 async def test_a_synchronous_provider_is_read_in_threads(store: SQLStore) -> None:
     """And closed there."""
     threads: list[threading.Thread] = []
+    said = ["hello", "again"]
 
     class Synchronous:
         name = "synchronous"
 
         def stream(self, request: Request) -> Iterator[Any]:
+            assert request.content == (text_block(said.pop(0)),)
             try:
                 for event in ANSWER:
                     threads.append(threading.current_thread())
@@ -116,7 +193,9 @@ async def test_a_synchronous_provider_is_read_in_threads(store: SQLStore) -> Non
     assert threading.main_thread() not in threads
 
 
-async def test_a_synchronous_provider_may_be_left_before_it_was_asked(store: SQLStore) -> None:
+async def test_a_synchronous_provider_may_be_left_before_it_was_asked(
+    store: SQLStore, caplog: pytest.LogCaptureFixture
+) -> None:
     """There is nothing to close."""
 
     class Plain:
@@ -131,6 +210,7 @@ async def test_a_synchronous_provider_may_be_left_before_it_was_asked(store: SQL
     async with manager.stream("k", "hello") as turn:
         await turn.pull()
     assert turn.reply.text == "one "
+    assert "provider.close_failed" not in caplog.messages
 
 
 async def test_no_more_turns_run_at_once_than_the_manager_was_told(store: SQLStore) -> None:
@@ -157,6 +237,34 @@ async def test_no_more_turns_run_at_once_than_the_manager_was_told(store: SQLSto
                 tasks.start_soon(manager.send, f"k{number}", "hello")
     assert most == 3
     assert len(await manager.conversations()) == 12
+
+
+async def test_no_more_threads_call_the_store_than_the_manager_was_told(sqlite_url: str) -> None:
+    """Others wait for a thread."""
+    calling = most = 0
+    lock, full = threading.Lock(), threading.Event()
+
+    class Counting(SQLStore):
+        def load(self, key: str) -> Any:
+            nonlocal calling, most
+            with lock:
+                calling += 1
+                most = max(most, calling)
+            if most == 2:
+                full.set()
+            full.wait(60)
+            time.sleep(0.02)  # time for a third, which must not come
+            found = super().load(key)
+            with lock:
+                calling -= 1
+            return found
+
+    with Counting(sqlite_url) as store:
+        manager = AsyncSessionManager(store, Polite(), threads=2)
+        async with anyio.create_task_group() as tasks:
+            for number in range(6):
+                tasks.start_soon(manager.send, f"k{number}", "hello")
+    assert most == 2
 
 
 async def test_many_turns_of_one_conversation_wait_for_each_other(store: SQLStore) -> None:
@@ -186,11 +294,33 @@ async def test_a_provider_that_raises_is_told(store: SQLStore) -> None:
     assert caught.value.reply.text == "a"
 
 
-@pytest.mark.parametrize("options", [{"provider": object()}, {"max_turns": 0}, {"threads": 0}, {"lease": 0}])
-async def test_a_manager_that_could_not_work_is_refused(store: SQLStore, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"provider": object()}, "object has neither"),
+        ({"max_turns": 0}, "max_turns is 0"),
+        ({"threads": 0}, "threads is 0"),
+        ({"lease": 0}, "lease"),
+    ],
+)
+async def test_a_manager_that_could_not_work_is_refused(store: SQLStore, options: dict[str, Any], why: str) -> None:
     """When it is made."""
-    with pytest.raises(InvalidInput):
+    with pytest.raises(InvalidInput, match=why):
         AsyncSessionManager(store, **{"provider": DemoProvider(), **options})
+
+
+async def test_one_turn_and_one_thread_are_enough(store: SQLStore) -> None:
+    """The least that a manager can be told."""
+    manager = AsyncSessionManager(store, DemoProvider(), max_turns=1, threads=1)
+    assert (await manager.send("k", "hello")).status is TurnStatus.SUCCEEDED
+
+
+def test_both_managers_behave_alike_if_they_are_told_nothing() -> None:
+    """The same names, the same defaults."""
+    synchronous, asynchronous = (inspect.signature(kind).parameters for kind in (SessionManager, AsyncSessionManager))
+    assert {name: asynchronous[name].default for name in synchronous} == {
+        name: parameter.default for name, parameter in synchronous.items()
+    }
 
 
 class Countdown(_Ports):

@@ -115,6 +115,11 @@ def test_any_other_text_is_a_key(key: str) -> None:
     assert check_key(key) == key
 
 
+def test_the_longest_key_is_a_key() -> None:
+    """512 characters."""
+    assert check_key("é" * 512) == "é" * 512
+
+
 @pytest.mark.parametrize(
     ("block", "told"),
     [
@@ -122,6 +127,8 @@ def test_any_other_text_is_a_key(key: str) -> None:
         ({"type": "redacted_thinking", "data": "x"}, ""),
         ({"type": "tool_use", "id": "t", "name": "look", "input": {"ä": 1}}, '[called the tool look with {"ä": 1}]'),
         ({"type": "server_tool_use", "id": "t", "name": "web", "input": {}}, "[called the tool web with {}]"),
+        ({"type": "mcp_tool_use", "id": "t", "name": "far", "input": {}}, "[called the tool far with {}]"),
+        ({"type": "text"}, ""),
         ({"type": "tool_result", "tool_use_id": "t", "content": "ok"}, "[the tool answered: ok]"),
         ({"type": "tool_result", "tool_use_id": "t", "content": "no", "is_error": True}, "[the tool failed: no]"),
         (
@@ -139,3 +146,18 @@ def test_any_other_text_is_a_key(key: str) -> None:
 def test_every_block_is_told_in_words(block: dict[str, Any], told: str) -> None:
     """For a model that can't have the thing itself."""
     assert plain(block) == told
+
+
+def test_the_text_of_blocks_is_that_of_the_text_blocks_joined_as_it_stands() -> None:
+    """A block may lack its text."""
+    assert text_of([text_block("a"), {"type": "image", "text": "no"}, {"type": "text"}, text_block("b")]) == "ab"
+
+
+def test_what_a_tool_answered_is_told_in_its_own_letters() -> None:
+    """Not escaped, whatever the language."""
+    assert (
+        plain({"type": "tool_result", "tool_use_id": "t", "content": {"ü": "é"}}) == '[the tool answered: {"ü": "é"}]'
+    )
+    assert plain({"type": "tool_use", "id": "t", "name": "look", "input": {"ü": 1}}) == (
+        '[called the tool look with {"ü": 1}]'
+    )

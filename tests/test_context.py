@@ -56,6 +56,14 @@ def test_the_window_keeps_the_newest_whole_turns_that_fit_and_no_fewer(
     assert len(kept) == sum(in_turn for in_turn, _ in sizes[len(sizes) - fitting :])
 
 
+def test_what_fits_exactly_is_kept() -> None:
+    """In messages and in characters."""
+    messages = texts(("ab", "cd"), ("ef", "gh"))
+    assert list(ContextWindow(max_messages=4, max_characters=8).select(messages)) == messages
+    assert list(ContextWindow(max_messages=4, max_characters=7).select(messages)) == messages[2:]
+    assert list(ContextWindow(max_messages=3, max_characters=8).select(messages)) == messages[2:]
+
+
 def test_a_turn_whose_beginning_was_not_read_is_left_out() -> None:
     """A store reads one message more than fit, which cuts the oldest turn in half."""
     read = texts(("a", "b"), ("c", "d"), ("e", "f"))[1:]
@@ -141,6 +149,12 @@ def test_the_new_message_stands_after_the_history_and_only_there(turns: list[tup
     assert prompt.count(transcript) == 1
 
 
+def test_blocks_of_one_message_stand_on_lines_of_their_own() -> None:
+    """But for those that can't be told."""
+    blocks = [text_block("one"), {"type": "thinking", "thinking": "hm"}, text_block("two")]
+    assert as_prompt((), blocks) == "one\ntwo"
+
+
 def test_without_a_past_there_is_only_the_new_message() -> None:
     """No empty delimiters."""
     assert as_prompt((), [text_block("hello")]) == "hello"
@@ -160,3 +174,18 @@ def test_a_mark_that_content_has_guessed_is_not_used() -> None:
             return mark == _boundary(["a"])
 
     assert _boundary([Guesses("a")]) not in {"", _boundary(["a"])}
+
+
+def test_messages_that_differ_only_in_where_one_ends_have_different_marks() -> None:
+    """A mark is drawn from all that is said, also from what can't be encoded as UTF-8."""
+    from fsm.context import _boundary
+
+    assert len({_boundary(texts) for texts in (["ab"], ["a", "b"], ["\ud83d"], ["?"], [])}) == 5
+
+
+def test_a_prompt_says_what_the_history_is_for() -> None:
+    """Something stands before it, and it is not the new message."""
+    prompt = as_prompt(texts(("one", "two")), [text_block("three")])
+    before, _, _ = prompt.partition("<conversation-history")
+    assert "Answer only the message after it." in before
+    assert "three" not in before

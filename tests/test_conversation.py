@@ -11,6 +11,7 @@ from fsm import conversation as decide
 from fsm.content import text_block
 from fsm.effects import AddMessage, BuryId, EndTurn, ExtendTurn, LogTransition, OpenSession, StartTurn, Step
 from fsm.results import EXPIRED
+from fsm.states import Trigger
 from fsm.turn import Answer
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -125,7 +126,7 @@ def test_healing_goes_through_stale_and_leaves_the_turn_running() -> None:
 
 def test_healing_needs_a_dead_session() -> None:
     """A good session can't be healed: it would be stale without a reason."""
-    with pytest.raises(InvalidTransition):
+    with pytest.raises(InvalidTransition, match="conversation 'k': 'expired' is not possible in state 'stale'"):
         decide.heal(STALE_RUNNING, turn=3, owner="o", result=DEAD, now=LATER, lease=LEASE)
 
 
@@ -182,6 +183,19 @@ def test_an_interrupt_keeps_what_was_said_and_moves_nothing() -> None:
 def test_a_turn_stands_as_its_result_says(result: Result, status: TurnStatus) -> None:
     """A person's interrupt is neither success nor failure."""
     assert decide.status_of(result) is status
+
+
+def test_a_move_is_that_of_the_turn_that_has_ended() -> None:
+    """The log tells which."""
+    assert [move.turn for move in finish(begin(ACTIVE).after, Result(session_id="s-1")).transitions] == [2]
+
+
+def test_a_heal_moves_twice_within_its_turn_and_gives_it_time_to_try_again() -> None:
+    """G11: both moves are the turn's, and its lease begins anew."""
+    later = LATER + LEASE / 2
+    step = decide.heal(begin(ACTIVE).after, turn=2, owner="o", result=DEAD, now=later, lease=LEASE)
+    assert [(move.trigger, move.turn) for move in step.transitions] == [(Trigger.EXPIRED, 2), (Trigger.RESET, 2)]
+    assert step.after.running == Running(2, "o", later + LEASE)
 
 
 def test_the_log_says_why_without_the_providers_words() -> None:

@@ -110,3 +110,116 @@ def test_the_wrong_models_differ_from_the_right_one_where_they_are_wrong() -> No
 
 def test_the_same_table_gives_the_same_models() -> None:
     assert (to_promela(), to_tla()) == (to_promela(TABLE), to_tla(TABLE))
+
+
+def test_the_drawing_for_graphviz_is_this_one() -> None:
+    assert to_dot(TABLE[:2]) == (
+        "digraph conversation {\n"
+        "    rankdir=LR;\n"
+        "    node [shape=box, style=rounded];\n"
+        '    start [shape=point, label=""];\n'
+        "    fresh;\n"
+        "    active;\n"
+        "    stale;\n"
+        "    start -> fresh;\n"
+        '    fresh -> active [label="succeeded [names live session]\\nbind"];\n'
+        '    fresh -> fresh [label="succeeded [not names live session]"];\n'
+        "}"
+    )
+    assert to_dot(TABLE[-1:]).splitlines()[-2] == '    active -> fresh [label="reset\\nclose, open"];'
+
+
+def test_the_drawing_for_mermaid_names_guards_and_effects() -> None:
+    assert to_mermaid([*TABLE[:2], TABLE[-1]]).splitlines()[2:] == [
+        "    fresh --> active: succeeded [names live session] / bind",
+        "    fresh --> fresh: succeeded [not names live session]",
+        "    active --> fresh: reset / close, open",
+    ]
+
+
+def test_the_table_in_words_says_when_each_row_holds_and_what_it_persists() -> None:
+    class Worded:
+        def sees(self) -> None:
+            """Guard: it sees something."""
+
+        def keep(self) -> None:
+            """Effect: keep it."""
+
+        def tell(self) -> None:
+            """Effect: tell it."""
+
+    table = [
+        Row(State.FRESH, Trigger.SUCCEEDED, State.ACTIVE, ("keep", "tell"), when="sees"),
+        Row(State.FRESH, Trigger.SUCCEEDED, State.FRESH, (), unless="sees"),
+        Row(State.ACTIVE, Trigger.RESET, State.FRESH, ("tell",)),
+    ]
+    assert to_markdown(table, Worded).splitlines() == [
+        "| state | trigger | guard | next | what is persisted |",
+        "|---|---|---|---|---|",
+        "| fresh | succeeded | if it sees something | active | keep it; tell it |",
+        "| fresh | succeeded | unless it sees something | fresh | nothing about the session |",
+        "| active | reset | always | fresh | tell it |",
+    ]
+
+
+def test_words_are_the_first_line_of_a_docstring_and_fit_into_a_cell() -> None:
+    class Wordy:
+        def drop(self) -> None:
+            """Effect: drop this | that.
+
+            And more about it.
+            """
+
+    table = [Row(State.FRESH, Trigger.RESET, State.FRESH, ("drop",))]
+    assert to_markdown(table, Wordy).splitlines()[-1] == "| fresh | reset | always | fresh | drop this \\| that |"
+
+
+def test_the_models_are_of_the_size_that_was_asked_for() -> None:
+    promela, tla = to_promela(workers=3, messages=4, sessions=5), to_tla(workers=3, messages=4, sessions=5)
+    assert "run Worker(1); run Worker(2); run Worker(3);" in promela
+    assert "run Worker(0)" not in promela
+    assert "run Worker(4)" not in promela
+    assert {"Workers == 1..3", "Messages == 4", "Ids == 1..5"} <= set(tla.splitlines())
+    for model in (promela, tla):
+        assert "None" not in model
+        assert "$" not in model
+    assert (to_promela(), to_tla()) == tuple(
+        generate(workers=2, messages=2, sessions=2) for generate in (to_promela, to_tla)
+    )
+
+
+def test_the_models_name_states_and_triggers_as_the_table_does() -> None:
+    promela = to_promela()
+    assert "mtype = { FRESH, ACTIVE, STALE };" in promela
+    assert "mtype = { SUCCEEDED, FAILED, EXPIRED, RESET };" in promela
+    assert "mtype state = FRESH;" in promela
+    assert 'c = [state |-> "fresh",' in to_tla()
+
+
+def test_guards_stand_in_the_models_only_where_rows_have_them() -> None:
+    plain, when, unless = (
+        Row(State.ACTIVE, Trigger.RESET, State.FRESH, ("open",), **guard)
+        for guard in ({}, {"when": "names_session"}, {"unless": "names_session"})
+    )
+    promela, tla = "  :: state == ACTIVE && trigger == RESET{} ->", ' d.state = "active" /\\ trigger = "reset"{} ->'
+    for row, in_promela, in_tla in (
+        (plain, "", ""),
+        (when, " && names_session(n)", " /\\ names_session(d, n)"),
+        (unless, " && !names_session(n)", " /\\ ~names_session(d, n)"),
+    ):
+        assert promela.format(in_promela) in to_promela([row])
+        assert f"CASE{tla.format(in_tla)}" in to_tla([row])
+    assert "    []" + tla.format(" /\\ names_session(d, n)") in to_tla([plain, when])
+
+
+def test_a_wrong_model_has_the_bug_that_it_was_asked_for() -> None:
+    stores = "fresh --expired [names_session]--> active"
+    for generate, heals, limit in (
+        (to_promela, "true", "resumed != 0 && !healed"),
+        (to_tla, "TRUE", "w[i].resumed # 0 /\\ ~w[i].healed"),
+    ):
+        assert stores not in generate()
+        assert stores in generate(bug="store_id_from_error")
+        (right,) = set(generate().splitlines()) - set(generate(bug="unbounded_healing").splitlines())
+        (wrong,) = set(generate(bug="unbounded_healing").splitlines()) - set(generate().splitlines())
+        assert right.replace(limit, heals) == wrong

@@ -103,9 +103,21 @@ def test_a_trigger_moves_along_the_table_or_raises_and_changes_nothing(moved: Cu
 
 def test_the_machine_owns_no_model_and_no_automatic_triggers() -> None:
     """One machine for the whole process, with the triggers of the table only."""
-    assert MACHINE.models == []
-    assert set(MACHINE.events) == set(Trigger)
-    assert MACHINE.has_queue is False
+    for machine in (MACHINE, build()):
+        assert machine.models == []
+        assert set(machine.events) == set(Trigger)
+        assert machine.has_queue is False
+        assert machine.initial == FRESH.name
+
+
+def test_a_table_is_checked_with_the_methods_of_its_own_cursor() -> None:
+    """A machine of one's own is checked like the library's."""
+
+    class Mute:
+        """Has no effects at all."""
+
+    with pytest.raises(InvalidTable, match="Mute has no method"):
+        build(TABLE, Mute)
 
 
 def test_an_effect_that_raises_leaves_the_state_as_it_was() -> None:

@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import attrs
 import pytest
 
 from fsm import (
+    AsyncSessionManager,
     Conflict,
+    ContextWindow,
     ConversationBusy,
     ConversationNotFound,
     FSMError,
@@ -23,11 +26,14 @@ from fsm import (
     State,
     StoreError,
     TextDelta,
+    ToolResult,
+    ToolUse,
     Transition,
     Trigger,
     TurnStatus,
     TurnSuperseded,
 )
+from fsm import conversation as decide
 from fsm.content import Block
 from fsm.effects import Step
 from fsm.providers import DemoProvider
@@ -214,7 +220,7 @@ def test_a_provider_that_fails_to_close_does_no_harm(store: SQLStore, caplog: py
     assert "provider.close_failed" in caplog.messages
 
 
-def test_a_provider_may_be_any_iterable(store: SQLStore) -> None:
+def test_a_provider_may_be_any_iterable(store: SQLStore, caplog: pytest.LogCaptureFixture) -> None:
     """A list has nothing to close."""
 
     class Plain:
@@ -226,6 +232,7 @@ def test_a_provider_may_be_any_iterable(store: SQLStore) -> None:
     with SessionManager(store, Plain()).stream("k", "hello") as turn:
         next(iter(turn))
     assert turn.reply.status is TurnStatus.INTERRUPTED
+    assert "provider.close_failed" not in caplog.messages
 
 
 def test_a_busy_conversation_says_so_and_the_others_go_on(store: SQLStore) -> None:
@@ -268,7 +275,10 @@ def test_waiting_ends_with_its_timeout(store: SQLStore) -> None:
 def test_who_waits_behind_others_for_too_long_is_told(store: SQLStore) -> None:
     """Even if it never was the first."""
     sessions = manager(store, ANSWER, on_busy="wait", busy_timeout=0.05)
-    with sessions._driver._waiting._queues.ticket("k"), pytest.raises(ConversationBusy, match="others have waited"):
+    with (
+        sessions._driver._waiting._queues.ticket("k"),
+        pytest.raises(ConversationBusy, match="'k': others have waited"),
+    ):
         sessions.send("k", "second")
 
 
@@ -304,6 +314,68 @@ def test_a_worker_whose_lease_was_taken_over_finishes_nothing(store: SQLStore) -
         (2, "one two"),
         (1, "one two"),
     ]
+
+
+def test_a_late_death_buries_the_id_that_was_resumed(store: SQLStore) -> None:
+    """G2: whoever was superseded has found out that its session is dead."""
+    clock = Clock()
+    first = manager(store, ANSWER, lease=60, clock=clock)
+    first.send("k", "hello")
+    dead = [TextDelta("one "), Result(subtype=EXPIRED, is_error=True)]
+    slow, quick = (manager(store, *script, lease=60, clock=clock) for script in ([dead], []))
+    with pytest.raises(TurnSuperseded), slow.stream("k", "slow") as turn:
+        next(iter(turn))
+        clock.advance(61)
+        quick.reset("k")
+        list(turn)
+    assert store.dead(quick.conversation("k"), ["s-1"]) == {"s-1"}
+
+
+def test_a_reset_ends_a_turn_that_its_own_manager_gave_up(store: SQLStore) -> None:
+    """Without force, and for the provider of whoever resets (G15)."""
+    sessions = manager(store)
+    hanging = sessions.stream("k", "hello")
+    sessions._driver.forget("k", hanging.__enter__().number)
+    assert sessions.reset("k").running is None
+    SessionManager(store, DemoProvider(name="another")).reset("k")
+    assert [session.provider for session in sessions.sessions("k")] == ["demo", "demo", "another"]
+    hanging.__exit__(None, None, None)
+
+
+def test_a_reset_waits_for_the_turn_of_its_own_conversation(store: SQLStore) -> None:
+    """And for no other."""
+    sessions = manager(store, on_busy="wait", busy_timeout=0.05)
+    sessions.send("k", "hello")
+    with sessions._driver._waiting._queues.ticket("k"), pytest.raises(ConversationBusy, match="others have waited"):
+        sessions.reset("k")
+    with sessions._driver._waiting._queues.ticket("other"):
+        assert sessions.reset("k").session == 2
+
+
+@pytest.mark.parametrize("kind", [SessionManager, AsyncSessionManager])
+def test_a_manager_behaves_as_it_was_told(store: SQLStore, kind: Any) -> None:
+    """Both kinds."""
+    told = {
+        "heal": False,
+        "context": ContextWindow(max_messages=3),
+        "lease": 5.0,
+        "on_busy": "wait",
+        "busy_timeout": 2.0,
+        "observers": [print],
+        "clock": Clock(),
+    }
+    settings = kind(store, DemoProvider(), **told)._driver.settings
+    assert {name: getattr(settings, name) for name in told} == told
+    assert (settings.provider, settings.wants_transcript, settings.check_content) == ("demo", False, None)
+
+
+def test_a_turn_lasts_ten_minutes_without_a_sign_of_life_unless_told_otherwise(store: SQLStore) -> None:
+    """Both kinds of manager."""
+    clock = Clock()
+    for kind in (SessionManager, AsyncSessionManager):
+        settings = kind(store, DemoProvider(), clock=clock)._driver.settings
+        assert (settings.lease_length, settings.busy_timeout) == (timedelta(minutes=10), 60.0)
+        assert (settings.on_busy, settings.heal) == ("raise", True)
 
 
 def test_a_worker_that_comes_back_late_does_not_ask_a_session_that_died_meanwhile(store: SQLStore) -> None:
@@ -363,8 +435,16 @@ def test_a_forced_reset_supersedes_the_running_turn(store: SQLStore) -> None:
 @pytest.mark.parametrize("reason", ["", "  ", "x" * 513, "two\nlines", None])
 def test_a_reset_wants_a_reason_of_one_line(store: SQLStore, reason: Any) -> None:
     """It is kept with the closed session."""
-    with pytest.raises(InvalidInput, match="a reason is a line"):
+    with pytest.raises(InvalidInput, match="conversation 'k': a reason is a line"):
         manager(store).reset("k", reason=reason)
+
+
+def test_a_reason_may_have_512_characters(store: SQLStore) -> None:
+    """No fewer."""
+    sessions = manager(store)
+    sessions.send("k", "hello")
+    sessions.reset("k", reason="x" * 512)
+    assert sessions.sessions("k")[0].closed_reason == "x" * 512
 
 
 def test_the_same_idempotency_key_reaches_the_provider_once(store: SQLStore) -> None:
@@ -374,18 +454,48 @@ def test_the_same_idempotency_key_reaches_the_provider_once(store: SQLStore) -> 
     first = sessions.send("k", "hello", idempotency_key="once")
     sessions.reset("k")
     again = sessions.send("k", "hello", idempotency_key="once")
-    assert (again.text, again.state, again.turn, again.replayed) == (first.text, State.ACTIVE, 1, True)
+    assert again == attrs.evolve(first, replayed=True)
     with sessions.stream("k", "hello", idempotency_key="once") as turn:
         assert list(turn) == [TextDelta("one two"), again.result]
     assert turn.reply == again
+    assert (turn.key, turn.number) == ("k", 1)
     assert len(provider.requests) == 1
+
+
+def test_a_replayed_turn_that_said_nothing_hands_out_its_result_alone(store: SQLStore) -> None:
+    """G13: no empty delta before it."""
+    failed = Result(subtype="error_max_turns", is_error=True, session_id="s-1")
+    sessions = manager(store, failed)
+    sessions.send("k", "hello", idempotency_key="once")
+    with sessions.stream("k", "hello", idempotency_key="once") as turn:
+        assert list(turn) == [failed]
+
+
+def test_a_stored_reply_is_the_reply_that_was_given(store: SQLStore) -> None:
+    """G13: with all that the result said, but for what is not stored."""
+    result = Result(
+        subtype="error_max_turns",
+        is_error=True,
+        session_id="s-2",
+        errors=("too many",),
+        stop_reason="tool_use",
+        usage={"tokens": 3},
+        cost_usd=0.5,
+        http_status=200,
+    )
+    call = [ToolUse("t", "look"), ToolResult("t", "seen")]
+    sessions = manager(store, ANSWER, DEAD, [TextDelta("one "), *call, TextDelta("two"), result])
+    sessions.send("k", "hello")
+    first = sessions.send("k", "again", idempotency_key="once")
+    assert (first.healed, first.text, first.result) == (True, "one two", result)
+    assert sessions.send("k", "again", idempotency_key="once") == attrs.evolve(first, replayed=True)
 
 
 def test_an_idempotency_key_belongs_to_one_message(store: SQLStore) -> None:
     """Another message with the same key is a mistake."""
     sessions = manager(store, ANSWER)
     sessions.send("k", "hello", idempotency_key="once")
-    with pytest.raises(InvalidInput, match="was used for another message"):
+    with pytest.raises(InvalidInput, match=r"conversation 'k': .* was used for another message"):
         sessions.send("k", "something else", idempotency_key="once")
     assert sessions.send("other", "something else", idempotency_key="once").status is TurnStatus.SUCCEEDED
 
@@ -397,7 +507,9 @@ def test_an_idempotency_key_whose_turn_still_runs_is_busy_until_it_ends(store: S
     other = manager(store, clock=clock)
     hanging = sessions.stream("k", "hello", idempotency_key="once")
     hanging.__enter__()
-    with pytest.raises(ConversationBusy, match="the same idempotency key is still running"):
+    with pytest.raises(
+        ConversationBusy, match="conversation 'k': turn 1 with the same idempotency key is still running"
+    ):
         other.send("k", "hello", idempotency_key="once")
     clock.advance(601)
     reply = other.send("k", "hello", idempotency_key="once")
@@ -421,6 +533,64 @@ def test_a_provider_that_wants_the_transcript_gets_it_with_what_the_session_was_
     assert [message.text for message in opening.history] == ["first", "one two"]
     assert [message.text for message in resumed.history] == ["first", "one two", "second", "raw"]
     assert (resumed.history[-1].content, resumed.history[-1].provider_data) == (raw, {"c": 1})
+
+
+def test_a_call_that_opened_the_session_answered_stays_in_its_transcript(store: SQLStore) -> None:
+    """As the session was told of it when it was opened; later messages change nothing about that."""
+
+    class Forgetful(DemoProvider):
+        wants_transcript = True
+
+    named = [Result(session_id="s-2")]
+    provider = Forgetful([[ToolUse("t-1", "look", {}), Result(session_id="s-1")], named, named, named])
+    sessions = SessionManager(store, provider)
+    sessions.send("k", "what is there?")
+    sessions.reset("k")
+    sessions.send("k", [{"type": "tool_result", "tool_use_id": "t-1", "content": "seen"}])
+    sessions.send("k", "and now?")
+    sessions.send("k", "and then?")
+    told = [[message.text for message in request.history] for request in provider.requests[1:]]
+    past = ["what is there?", "[called the tool look with {}]"]
+    assert told[0] == past
+    assert [history[:2] for history in told[1:]] == [past, past]
+
+
+def test_a_session_in_which_nothing_has_succeeded_yet_has_an_empty_transcript(store: SQLStore) -> None:
+    """It is held all the same: the provider named it."""
+
+    class Forgetful(DemoProvider):
+        wants_transcript = True
+
+    provider = Forgetful([Result(is_error=True, session_id="s-1"), ANSWER])
+    sessions = SessionManager(store, provider)
+    sessions.send("k", "hello")
+    assert sessions.send("k", "again").status is TurnStatus.SUCCEEDED
+    assert (provider.requests[-1].session_id, provider.requests[-1].history) == ("s-1", ())
+
+
+def test_the_window_is_filled_to_its_brim(store: SQLStore) -> None:
+    """G3: as many messages as it may hold, and of one more nothing."""
+    for most, told in ((4, ["b", "one two", "c", "one two"]), (5, ["b", "one two", "c", "one two"])):
+        provider = DemoProvider([ANSWER] * 4)
+        sessions = SessionManager(store, provider, context=ContextWindow(max_messages=most))
+        key = f"k{most}"
+        for text in ("a", "b", "c"):
+            sessions.send(key, text)
+        sessions.reset(key)
+        sessions.send(key, "d")
+        assert [message.text for message in provider.requests[-1].history] == told
+
+
+def test_the_provider_is_told_which_turn_of_which_conversation_it_answers(store: SQLStore) -> None:
+    """And what its callers have noted of it."""
+    provider = DemoProvider()
+    sessions = SessionManager(store, provider)
+    sessions.send("k", "hello", metadata={"tier": "gold"})
+    sessions.reset("k")
+    sessions.send("k", "again")
+    asked = provider.requests[-1]
+    assert (asked.key, asked.turn, asked.session, asked.session_id) == ("k", 2, 2, None)
+    assert asked.metadata == {"tier": "gold"}
 
 
 def test_a_provider_that_does_not_ask_gets_no_transcript(store: SQLStore) -> None:
@@ -494,35 +664,38 @@ def test_a_rejected_turn_is_logged(store: SQLStore, caplog: pytest.LogCaptureFix
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error"),
+    ("arguments", "error", "why"),
     [
-        ({"key": ""}, InvalidKey),
-        ({"key": "k" * 513}, InvalidKey),
-        ({"content": ""}, InvalidContent),
-        ({"content": 3}, InvalidContent),
-        ({"idempotency_key": ""}, InvalidKey),
-        ({"metadata": ["no object"]}, InvalidInput),
-        ({"metadata": {"a": object()}}, InvalidInput),
+        ({"key": ""}, InvalidKey, "key"),
+        ({"key": "k" * 513}, InvalidKey, "key"),
+        ({"content": ""}, InvalidContent, "'k': .*empty"),
+        ({"content": 3}, InvalidContent, "'k': .*of type int"),
+        ({"idempotency_key": ""}, InvalidKey, "idempotency key"),
+        ({"metadata": ["no object"]}, InvalidInput, r"'k': the metadata is no JSON object \(TypeError: list\)"),
+        ({"metadata": {"a": object()}}, InvalidInput, r"'k': the metadata is no JSON object \(TypeError: Object of"),
+        ({"metadata": {"a": float("nan")}}, InvalidInput, r"'k': the metadata is no JSON object \(ValueError: "),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_written_or_sent(
-    store: SQLStore, arguments: dict[str, Any], error: type[FSMError]
+    store: SQLStore, arguments: dict[str, Any], error: type[FSMError], why: str
 ) -> None:
     """By name."""
     provider = DemoProvider()
-    with pytest.raises(error):
+    with pytest.raises(error, match=why):
         SessionManager(store, provider).send(**{"key": "k", "content": "hello", **arguments})
     assert store.conversations() == []
     assert provider.requests == []
 
 
-@pytest.mark.parametrize(
-    "options", [{"lease": 0}, {"lease": "long"}, {"busy_timeout": -1}, {"on_busy": "panic"}, {"provider": object()}]
-)
+@pytest.mark.parametrize("options", [{"lease": 0}, {"lease": "long"}, {"busy_timeout": -1}, {"on_busy": "panic"}])
 def test_a_manager_that_could_not_work_is_refused(store: SQLStore, options: dict[str, Any]) -> None:
     """When it is made."""
     with pytest.raises(InvalidInput):
         SessionManager(store, **{"provider": DemoProvider(), **options})
+    with pytest.raises(InvalidInput, match=r"^on_busy is 'panic'; it must be one of raise, wait$"):
+        manager(store, on_busy="panic")
+    with pytest.raises(InvalidInput, match="object has no method 'stream', so it is no provider"):
+        SessionManager(store, object())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("read", ["conversation", "history", "turns", "sessions", "transitions", "reset"])
@@ -548,6 +721,21 @@ def test_conversations_are_listed_in_pages_by_key(store: SQLStore) -> None:
         sessions.send(key, "hello")
     assert [conversation.key for conversation in sessions.conversations(limit=2)] == ["a", "b"]
     assert [conversation.key for conversation in sessions.conversations(after="b")] == ["c"]
+
+
+@pytest.mark.parametrize("read", ["history", "turns", "sessions", "transitions"])
+def test_each_table_is_read_in_pages(store: SQLStore, read: str) -> None:
+    """The newest that were asked for, oldest first."""
+    sessions = manager(store)
+    for number in range(3):
+        sessions.send("k", f"message {number}")
+        sessions.reset("k")
+    page = getattr(sessions, read)
+    rows = list(page("k"))
+    assert [row.number for row in rows] == list(range(1, len(rows) + 1))
+    assert list(page("k", limit=2)) == rows[-2:]
+    assert list(page("k", before=3)) == rows[:2]
+    assert list(page("k", limit=1, before=3)) == rows[1:2]
 
 
 def test_an_asynchronous_store_is_told_from_a_synchronous_one(store: SQLStore) -> None:
@@ -579,6 +767,48 @@ class Interrupting(SQLStore):
             raise KeyboardInterrupt
 
 
+def test_a_begin_that_was_cut_off_and_can_not_be_taken_back_does_not_block_its_manager(sqlite_url: str) -> None:
+    """Nobody runs the turn; the manager knows that, whatever the store can say."""
+
+    class CutOff(SQLStore):
+        left = 2
+
+        def commit(self, step: Step) -> None:
+            self.left -= 1
+            if self.left == 1:
+                super().commit(step)
+                raise KeyboardInterrupt
+            if self.left == 0:
+                raise StoreError("no", step.before.key)
+            super().commit(step)
+
+    with CutOff(sqlite_url) as store:
+        sessions = manager(store, ANSWER)
+        with pytest.raises(KeyboardInterrupt):
+            sessions.send("k", "cut off")
+        assert sessions._driver._live == set()
+        assert sessions.send("k", "again").turn == 2
+
+
+def test_a_begin_that_was_cut_off_and_superseded_keeps_nothing(sqlite_url: str) -> None:
+    """The turn that was reset meanwhile had nothing to say."""
+
+    class CutOff(SQLStore):
+        def commit(self, step: Step) -> None:
+            super().commit(step)
+            if step.before.version == 0:
+                super().commit(decide.reset(step.after, reason="r", provider="demo", now=Clock().now, force=True))
+                raise KeyboardInterrupt
+
+    with CutOff(sqlite_url) as store:
+        sessions = manager(store)
+        with pytest.raises(KeyboardInterrupt):
+            sessions.send("k", "cut off")
+        conversation = sessions.conversation("k")
+        assert (conversation.version, conversation.messages) == (2, 1)
+        assert sessions._driver._live == set()
+
+
 @pytest.mark.parametrize("cut_off", ["before", "after"])
 @pytest.mark.parametrize("first", [True, False])
 def test_a_begin_that_was_cut_off_leaves_no_running_turn(url: str, cut_off: str, first: bool) -> None:
@@ -592,6 +822,7 @@ def test_a_begin_that_was_cut_off_leaves_no_running_turn(url: str, cut_off: str,
             sessions.send("k", "cut off")
         conversation = store.load("k")
         assert conversation is None or conversation.running is None
+        assert sessions._driver._live == set()
         assert SessionManager(store, DemoProvider()).send("k", "again").status is TurnStatus.SUCCEEDED
 
 
@@ -605,8 +836,49 @@ def test_an_end_that_was_cut_off_is_stored_once(url: str, cut_off: str, status: 
             next(events)
             store.cut_off = cut_off
             list(events)
-        assert [turn.status for turn in sessions.turns("k")] == [status]
+        (ended,) = sessions.turns("k")
+        assert (ended.status, ended.subtype) == (status, "success" if cut_off == "after" else None)
         assert [message.text for message in sessions.history("k")] == ["hello", "one two"]
+
+
+def test_a_janitor_who_finds_one_turn_ended_goes_on_with_the_others(url: str) -> None:
+    """Whoever ended it has not seen to them."""
+    clock = Clock()
+
+    class Overtaken(SQLStore):
+        def running(self, **arguments: Any) -> list[Any]:
+            found = super().running(**arguments)
+            quick.commit(decide.lapse(found[0], now=clock()))
+            return found
+
+    with SQLStore(url) as quick, Overtaken(url) as slow:
+        kept = [manager(quick, clock=clock).stream(key, "hello") for key in ("a", "b")]
+        for stream in kept:
+            stream.__enter__()
+            clock.advance(1)  # the oldest lease comes first
+        clock.advance(601)
+        assert [ended.key for ended in SessionManager(slow, DemoProvider(), clock=clock).recover()] == ["b"]
+        for stream in kept:
+            stream.__exit__(None, None, None)
+
+
+def test_recover_ends_a_turn_that_its_own_manager_gave_up(store: SQLStore) -> None:
+    """Its lease does not matter (G9)."""
+    sessions = manager(store)
+    hanging = sessions.stream("k", "hello")
+    sessions._driver.forget("k", hanging.__enter__().number)
+    assert [ended.key for ended in sessions.recover()] == ["k"]
+    hanging.__exit__(None, None, None)
+
+
+def test_a_conversation_whose_owner_is_gone_is_ended_before_its_key_is_asked_again(store: SQLStore) -> None:
+    """The reply to an idempotency key of a turn that was cut off: that it was cut off."""
+    clock = Clock()
+    hanging = manager(store, clock=clock).stream("k", "hello", idempotency_key="once")
+    hanging.__enter__()
+    clock.advance(601)
+    assert manager(store, clock=clock).send("k", "hello", idempotency_key="once").status is TurnStatus.INTERRUPTED
+    hanging.__exit__(None, None, None)
 
 
 def test_two_janitors_do_not_get_in_each_others_way(url: str) -> None:
@@ -664,3 +936,75 @@ def test_a_refused_interrupt_is_told_with_what_caused_it(url: str) -> None:
         with pytest.raises(KeyboardInterrupt) as interrupted:
             manager(store, [KeyboardInterrupt()]).send("other", "hello")
         assert interrupted.value.__notes__ == ["conversation 'other': no"]
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        ([TextDelta("a"), Result()], TurnStatus.SUCCEEDED),
+        ([TextDelta("a"), Result(is_error=True)], TurnStatus.FAILED),
+        ([TextDelta("a")], TurnStatus.INTERRUPTED),
+    ],
+)
+def test_a_refused_end_comes_with_the_reply_as_the_provider_gave_it(
+    sqlite_url: str, said: list[Any], status: TurnStatus
+) -> None:
+    """The caller gets both (G16)."""
+
+    class Refusing(SQLStore):
+        def commit(self, step: Step) -> None:
+            if step.before.version:
+                raise StoreError("no")
+            super().commit(step)
+
+    with Refusing(sqlite_url) as store, pytest.raises(StoreError) as caught:
+        manager(store, said).send("k", "hello")
+    assert (caught.value.reply.status, caught.value.reply.text) == (status, "a")
+
+
+def test_a_begin_that_the_store_refuses_runs_nothing(sqlite_url: str) -> None:
+    """Neither for the caller nor for the manager."""
+
+    class Refusing(SQLStore):
+        def commit(self, step: Step) -> None:
+            raise StoreError("no")
+
+    with Refusing(sqlite_url) as store:
+        sessions = manager(store)
+        with pytest.raises(StoreError):
+            sessions.send("k", "hello")
+        assert sessions._driver._live == set()
+
+
+def test_a_late_text_that_the_store_refuses_comes_with_the_reply(sqlite_url: str) -> None:
+    """The caller gets both (G16)."""
+
+    class Refusing(SQLStore):
+        def commit(self, step: Step) -> None:
+            if step.before.session == 2:
+                raise StoreError("no")
+            super().commit(step)
+
+    with Refusing(sqlite_url) as store:
+        sessions = manager(store, ANSWER)
+        with pytest.raises(StoreError) as caught, sessions.stream("k", "hello") as turn:
+            next(iter(turn))
+            sessions.reset("k", force=True)
+    assert (caught.value.reply.status, caught.value.reply.text) == (TurnStatus.SUPERSEDED, "one ")
+
+
+def test_a_lease_that_the_store_refuses_to_extend_ends_the_turn_for_its_caller(sqlite_url: str) -> None:
+    """With what was said until then (G16)."""
+    clock = Clock()
+
+    class Refusing(SQLStore):
+        def commit(self, step: Step) -> None:
+            if step.before.version and not step.effects:
+                raise StoreError("no")
+            super().commit(step)
+
+    with Refusing(sqlite_url) as store:
+        sessions = manager(store, [TextDelta("one "), lambda: clock.advance(40), *ANSWER[1:]], lease=60, clock=clock)
+        with pytest.raises(StoreError) as caught:
+            sessions.send("k", "hello")
+    assert (caught.value.reply.status, caught.value.reply.text) == (TurnStatus.INTERRUPTED, "one two")

@@ -150,6 +150,14 @@ def test_what_no_database_could_hold_can_not_become_an_event(make: Any) -> None:
         make()
 
 
+def test_what_is_wrong_with_a_field_is_told_by_its_name() -> None:
+    """Whoever wrote the provider looks for it."""
+    with pytest.raises(TypeError, match=r"^ToolUse\.input must be an object, not list$"):
+        ToolUse("t", "name", ["no object"])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^ToolUse\.input can't be written as JSON$"):
+        ToolUse("t", "name", {"a": object()})
+
+
 def test_the_longest_name_is_accepted() -> None:
     """512 characters."""
     assert Result(session_id="x" * 512).session_id == "x" * 512

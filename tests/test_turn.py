@@ -54,7 +54,8 @@ def test_the_providers_own_blocks_are_kept_instead_of_what_the_events_said() -> 
 def test_what_the_provider_keeps_goes_with_the_last_message() -> None:
     """Also where the events said it all."""
     turn = fed(CALL, ANSWER, TextDelta("done"), Result(provider_data={"a": 1}))
-    assert [kept for _, _, kept in turn.answer().messages] == [None, None, {"a": 1}]
+    plain = fed(CALL, ANSWER, TextDelta("done"), Result()).answer().messages
+    assert turn.answer().messages == (*plain[:-1], (*plain[-1][:2], {"a": 1}))
 
 
 def test_a_provider_without_deltas_says_it_all_in_its_result() -> None:
@@ -104,6 +105,13 @@ def test_a_turn_heals_only_a_resumed_session_reported_dead_before_anything_was_s
     assert turn.should_heal == (resumed and heal and not said and result.subtype == EXPIRED)
 
 
+def test_a_turn_resumes_nothing_unless_told_and_heals_unless_told_otherwise() -> None:
+    """G11."""
+    for turn, heals in ((RunningTurn("k", 1), False), (RunningTurn("k", 1, resumed=True), True)):
+        turn.feed(DEAD)
+        assert turn.should_heal is heals
+
+
 def test_a_turn_heals_once() -> None:
     """G11: the second death in a turn is its end."""
     turn = fed(DEAD, resumed=True)
@@ -139,6 +147,8 @@ def test_raise_for_error_returns_a_good_reply_and_raises_any_other() -> None:
     ) as caught:
         failed.raise_for_error()
     assert caught.value.reply is failed
+    assert "idempotency" not in str(caught.value)
+    assert caught.value.key == "k"
     cut_off = Reply("k", 3, "", State.ACTIVE, TurnStatus.INTERRUPTED, replayed=True)
     with pytest.raises(TurnFailed, match=r"turn 3 interrupted; .* with another idempotency key"):
         cut_off.raise_for_error()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -20,7 +20,7 @@ from fsm.cli.rendering import is_terminal, one_line, waiting, write, write_json
 from fsm.errors import CorruptRecord, FSMError
 from fsm.manager import SessionManager
 from fsm.provider import Provider
-from fsm.providers import AnthropicAgents, AnthropicMessages, DemoProvider
+from fsm.providers import AnthropicAgents, AnthropicMessages, ClaudeAgent, DemoProvider
 from fsm.records import TurnStatus
 from fsm.results import Result, TextDelta
 from fsm.turn import Reply
@@ -41,10 +41,10 @@ KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 @click.option(
     "--provider",
     "name",
-    type=click.Choice(["demo", "anthropic", "agents"]),
+    type=click.Choice(["demo", "anthropic", "agents", "claude"]),
     help="The AI.  [default: anthropic if ANTHROPIC_API_KEY or ANTHROPIC_AUTH_TOKEN is set, else demo]",
 )
-@click.option("--model", help=f"The model of --provider anthropic.  [default: {MODEL}]")
+@click.option("--model", help=f"The model of --provider anthropic or claude.  [default: {MODEL}, or the CLI's own]")
 @options.agent
 @options.environment
 @click.option("--batch", is_flag=True, help="Write an answer when it is complete, not as it comes.")
@@ -68,10 +68,13 @@ def chat(
     line of its own.
     """
     given: Provider | None = ctx.obj
+    made: AbstractContextManager[Provider]
     if name == "agents":
         made = _managed(agent, environment, model)
     elif agent or environment:
         raise Failure("--agent and --environment are for --provider agents; name that too", USAGE)
+    elif name == "claude":
+        made = nullcontext(given or _claude(model))
     else:
         made = _provider(name, model)
     with nullcontext(given) if given else made as provider, options.opened(url, provider) as manager:
@@ -125,6 +128,16 @@ def _managed(agent: str | None, environment: str | None, model: str | None) -> I
         raise Failure(f"--provider agents needs a key; set {KEYS[0]}", USAGE)
     with _client() as client:
         yield AnthropicAgents(agent=agent, environment=environment, client=client)
+
+
+def _claude(model: str | None) -> Provider:
+    """Claude over the Claude Agent SDK, in the working directory; raises ProviderError if the extra is missing."""
+    provider = ClaudeAgent()
+    if model is None:
+        return provider
+    from claude_agent_sdk import ClaudeAgentOptions
+
+    return ClaudeAgent(ClaudeAgentOptions(model=model))
 
 
 def _client() -> Anthropic:

@@ -160,9 +160,7 @@ class Exchange:
         )
 
 
-def failure(
-    error: Exception, session_id: str | None, *, refusable: bool = True, usage: Mapping[str, Any] | None = None
-) -> Result:
+def failure(error: Exception, session_id: str | None, *, refusable: bool, usage: Mapping[str, Any] | None) -> Result:
     """The result that an error means.
 
     A resumed transcript is dead if the API refuses it: 400 ``invalid_request_error``, 404, 413. Not if the account is

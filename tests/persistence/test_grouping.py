@@ -82,6 +82,21 @@ def test_steps_that_come_at_once_share_a_transaction(sqlite_url: str) -> None:
         assert [store.load(step.after.key) for step in steps] == [step.after for step in steps]
 
 
+@pytest.mark.parametrize(
+    ("durability", "begun", "ended"), [("acknowledged", 1, 2), ("strict", 2, 2), ("relaxed", 1, 1)]
+)
+def test_a_shared_transaction_is_synced_if_any_of_its_steps_must_be(
+    sqlite_url: str, durability: Any, begun: int, ended: int
+) -> None:
+    """1 is NORMAL, which in WAL mode does not sync; 2 is FULL, which does."""
+    with SQLStore(sqlite_url, durability=durability) as store:
+        store._commit_together([begin(1), begin(2)])
+        assert store._database.pragma("synchronous") == begun
+        reset = decide.reset(begin(1).after, reason="r", provider="p", now=NOW, force=True)
+        assert store._commit_together([begin(3), reset, begin(4)]) == [None] * 3
+        assert store._database.pragma("synchronous") == ended
+
+
 def test_a_lone_caller_commits_as_without(sqlite_url: str) -> None:
     """It pays for nothing."""
     heard = []
@@ -135,6 +150,29 @@ def test_a_shared_transaction_that_fails_is_done_again_one_by_one(
     assert (record.getMessage(), vars(record)["steps"]) == ("store.group_failed", 3)
 
 
+def test_a_lone_step_that_is_refused_is_not_tried_again() -> None:
+    """Its caller decides again, or is told."""
+    tried: list[Step] = []
+
+    def alone(step: Step) -> None:
+        tried.append(step)
+        raise Conflict("no", step.before.key)
+
+    step = begin(1)
+    with pytest.raises(Conflict, match="'k1': no"):
+        Group(alone, lambda steps: []).commit(step)
+    assert tried == [step]
+
+
+def test_memory_has_no_use_for_it_and_a_file_may_do_without(sqlite_url: str) -> None:
+    """There is nothing to sync, or nothing is to be shared."""
+    for url, group_commit in (("sqlite:///:memory:", True), (sqlite_url, False)):
+        with SQLStore(url, group_commit=group_commit) as store:
+            assert store._group is None
+            store.commit(begin(1))
+            assert store.load("k1") == begin(1).after
+
+
 def test_more_than_fit_into_one_transaction_take_several(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("persistence.grouping.MOST", 3)
     with Listening(sqlite_url) as store:
@@ -160,6 +198,7 @@ def test_an_error_of_a_leader_is_its_own_and_those_who_follow_lead_themselves() 
     assert [step.after.key for step in committed] == ["k2"]
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_child_process_does_not_wait_for_a_lock_that_a_thread_of_its_parent_holds(sqlite_url: str) -> None:
     """The thread that holds it is not in the child."""
     with SQLStore(sqlite_url) as store:

@@ -1,6 +1,7 @@
 """The SQL store: steps are written whole or not at all, read back equal, and guarded by their version."""
 
 import itertools
+import os
 import re
 import sqlite3
 import stat
@@ -15,7 +16,7 @@ import psycopg
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from peewee import SqliteDatabase
+from peewee import PeeweeException, SqliteDatabase
 
 from fsm import (
     Conflict,
@@ -31,11 +32,11 @@ from fsm import (
 )
 from fsm import conversation as decide
 from fsm.content import text_block
-from fsm.effects import EndTurn, Step
+from fsm.effects import BindSession, CloseSession, EndTurn, ExtendTurn, Step
 from fsm.results import EXPIRED
 from fsm.turn import Answer
 from persistence import SQLStore
-from persistence.statements import Statement, Statements
+from persistence.statements import EVERYTHING, Statement, Statements
 from tests.test_content import JSON
 
 NOW = datetime(2026, 1, 1, 12, 30, 15, 123456, tzinfo=UTC)
@@ -167,8 +168,12 @@ def test_a_step_from_an_old_snapshot_is_a_conflict_and_writes_nothing(sqlite_sto
     """The compare-and-swap."""
     committed(sqlite_store, begin)
     before = everything(sqlite_url)
-    for stale in (begin(NEW), begin(attrs.evolve(NEW, id=2)), finish(attrs.evolve(begin(NEW).after, version=7), DEAD)):
-        with pytest.raises(Conflict, match="conversation 'k'"):
+    for stale, why in (
+        (begin(NEW), "somebody else began it first"),
+        (begin(attrs.evolve(NEW, id=2)), "somebody else began it first"),
+        (finish(attrs.evolve(begin(NEW).after, version=7), DEAD), "it is not at version 7 any more"),
+    ):
+        with pytest.raises(Conflict, match=f"conversation 'k': {why}; load it and decide again"):
             sqlite_store.commit(stale)
     assert everything(sqlite_url) == before
 
@@ -199,6 +204,53 @@ def test_a_step_that_the_database_refuses_half_way_is_not_there_at_all(
     assert everything(sqlite_url) == before
     sqlite_store.commit(step)
     assert sqlite_store.load("k") == step.after
+
+
+@pytest.mark.parametrize(
+    "effect",
+    [
+        EndTurn(1, 1, TurnStatus.FAILED, State.FRESH, 2, NOW),
+        BindSession(1, "s-9"),
+        CloseSession(1, "another reason", NOW),
+        ExtendTurn(99, 1),
+    ],
+    ids=lambda effect: type(effect).__name__,
+)
+def test_what_is_ended_or_closed_is_never_changed_again(sqlite_store: SQLStore, sqlite_url: str, effect: Any) -> None:
+    """Whatever a step says; nothing of it is stored."""
+    reset = [lambda c: decide.reset(c, reason="r", provider="demo", now=NOW)]
+    conversation = committed(sqlite_store, begin, lambda c: finish(c, Result(session_id="s-1")), *reset)
+    before = everything(sqlite_url)
+    step = begin(conversation)
+    with pytest.raises(StoreError, match="missing or already closed"):
+        sqlite_store.commit(attrs.evolve(step, effects=(*step.effects, effect)))
+    assert everything(sqlite_url) == before
+
+
+def test_the_messages_of_a_turn_are_its_own(store: SQLStore) -> None:
+    """Its late text may stand among those of another."""
+    conversation = committed(store, begin, lambda c: finish(c, Result(session_id="s")), begin)
+    late = decide.late(conversation, turn=1, answer=SAID, now=NOW)
+    assert late is not None
+    store.commit(late)
+    first, second = store.turns(conversation)
+    assert [message.number for message in store.turn_messages(conversation, first)] == [1, 2, 4]
+    assert [message.number for message in store.turn_messages(conversation, second)] == [3]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("url", ["file", "sqlite:///:memory:"])
+def test_a_child_process_has_its_own_connection_and_finds_what_was_stored(sqlite_url: str, url: str) -> None:
+    """A file is opened anew; what is in memory was copied with its connection."""
+    with SQLStore(sqlite_url if url == "file" else url) as store:
+        left = committed(store, begin)
+        connection = store._database.connection()
+        child = os.fork()
+        if not child:
+            is_new = store._database.connection() is not connection
+            os._exit(not (store.load("k") == left and is_new == (url == "file")))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert store.load("k") == left
 
 
 @pytest.mark.parametrize(
@@ -252,6 +304,7 @@ def test_pages_are_the_newest_rows_before_a_number_oldest_first(store: SQLStore)
     for read, count in ((store.messages, 10), (store.turns, 5), (store.transitions, 5), (store.sessions, 1)):
         numbers = list(range(1, count + 1))
         assert [row.number for row in read(conversation)] == numbers
+        assert [row.number for row in read(conversation, limit=EVERYTHING, before=EVERYTHING)] == numbers
         assert [row.number for row in read(conversation, limit=3)] == numbers[-3:]
         assert [row.number for row in read(conversation, before=4)] == numbers[:3]
         assert [row.number for row in read(conversation, limit=2, before=4)] == numbers[:3][-2:]
@@ -300,6 +353,18 @@ def test_running_conversations_are_found_by_their_lease(store: SQLStore) -> None
     assert [conversation.key for conversation in store.running()] == ["k2", "k1", "k0"]
     assert [c.key for c in store.running(until=NOW + timedelta(seconds=80))] == ["k2", "k1"]
     assert [c.key for c in store.running(limit=1)] == ["k2"]
+
+
+def test_conversations_are_listed_from_the_first_key_on(store: SQLStore) -> None:
+    """Whatever it begins with."""
+    for number, key in enumerate(["!", "a", "Z", "\x01"]):
+        store.commit(begin(attrs.evolve(NEW, key=key, id=number)))
+    assert {conversation.key for conversation in store.conversations()} == {"!", "a", "Z", "\x01"}
+
+
+def test_an_error_of_peewees_own_is_not_tried_again(sqlite_store: SQLStore) -> None:
+    """It comes with no error of the database."""
+    assert not sqlite_store._dialect.may_retry(PeeweeException("a connection that was not opened"))
 
 
 def test_a_database_is_found_as_it_was_left(url: str) -> None:
@@ -449,6 +514,8 @@ def test_closing_closes_the_connections_of_all_threads(sqlite_url: str) -> None:
     ("url", "why"),
     [
         ("chat.db", "'chat.db' is no database URL; write sqlite:///chat.db"),
+        ("twelve chars", "'twelve chars' is no database URL"),
+        ("user:password", "'user:passwor…' is no database URL"),
         ("mysql://user:password@host/db", "unknown database scheme 'mysql'"),
         ("sqlite://chat.db", "two slashes; a file takes three: sqlite:///chat.db"),
         ("sqlite:////no/such/folder/chat.db", "'/no/such/folder/chat.db' can't be opened for writing: No such file"),
@@ -462,6 +529,49 @@ def test_a_url_that_names_no_database_is_refused(url: str, why: str) -> None:
         SQLStore(url)
     assert why in str(caught.value)
     assert "password" not in str(caught.value)
+
+
+def test_migrations_are_kept_in_a_table_of_the_librarys_own(sqlite_store: SQLStore) -> None:
+    """An application may have migrations, too, in the same database."""
+    assert "conversation_fsm_migration" in sqlite_store._database.get_tables()
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite://:memory:", "sqlite:///", "sqlite:///:memory:"])
+def test_memory_has_several_names(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no file."""
+    monkeypatch.chdir(tmp_path)
+    with SQLStore(url) as store:
+        assert store.load("k") is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_may_have_any_name_and_stays_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever folder the process goes to."""
+    folder = tmp_path / "odd:"
+    folder.mkdir()
+    monkeypatch.chdir(tmp_path)
+    with SQLStore("sqlite:///odd://chat.db") as store:
+        monkeypatch.chdir(folder)
+        step = begin(NEW)
+        store.commit(step)
+        store._database.close()
+        assert store.load("k") == step.after
+    assert (folder / "chat.db").exists()
+
+
+def test_a_file_that_is_gone_is_not_written_anew(sqlite_store: SQLStore, sqlite_url: str) -> None:
+    """Nobody would find what was written; with the file all is well again (G16)."""
+    step = begin(committed(sqlite_store, begin, lambda c: finish(c, Result())))
+    path = Path(sqlite_url.removeprefix("sqlite:///"))
+    path.rename(path.with_name("moved"))
+    with pytest.raises(StoreError, match=r"conversation 'k': the database file '.*chat\.db' .*(?i:put .* back)"):
+        sqlite_store.commit(step)
+    with pytest.raises(StoreError, match=r"conversation 'k': the database file '.*chat\.db' is gone; put it back"):
+        sqlite_store.load("k")
+    assert not path.exists()
+    path.with_name("moved").rename(path)
+    sqlite_store.commit(step)
+    assert sqlite_store.load("k") == step.after
 
 
 def test_a_durability_that_is_none_is_refused() -> None:
@@ -505,12 +615,12 @@ def test_a_database_that_is_opened_by_many_at_once_is_migrated_once(url: str) ->
 CORRUPTIONS = {
     "conversation": [
         ("metadata", "'no json'", lambda store, _: store.load("k")),
-        ("metadata", "'[1]'", lambda store, _: store.conversations()),
+        ("metadata", "'[1]'", lambda store, _: store.load("k")),
         ("created_at", str(2**62), lambda store, _: store.load("k")),
     ],
     "turn": [
         ("errors", "'{}'", lambda store, c: store.turns(c)),
-        ("usage", "'[]'", lambda store, c: store.turns(c)),
+        ("usage", "'[]'", lambda store, c: store.turns(c, limit=1)),
         ("state", "'lost'", lambda store, c: store.turn_by_idempotency_key(c, "i")),
     ],
     "message": [
@@ -534,8 +644,39 @@ def test_a_corrupt_row_is_named_and_not_handed_on(
         sqlite_store, lambda c: begin(c, idempotency_key="i"), lambda c: finish(c, Result(session_id="s"))
     )
     sqlite_store._database.execute_sql(f"UPDATE {table} SET {column} = {value}")
-    with pytest.raises(CorruptRecord, match=f"of table {table} is corrupt .*restore it from a backup"):
+    with pytest.raises(
+        CorruptRecord, match=f"conversation 'k': row 1, .* of table {table} is corrupt .*restore it from a backup"
+    ):
         read(sqlite_store, conversation)
+
+
+@pytest.mark.parametrize(
+    ("table", "read"),
+    [
+        ("dead_id", lambda store, c: store.dead(c, ["s"])),
+        ("message", lambda store, c: store.messages(c)),
+        ("turn", lambda store, c: store.turn_by_idempotency_key(c, "i")),
+        ("conversation", lambda store, c: store.load(c.key)),
+    ],
+)
+def test_a_database_that_can_not_be_read_is_told_with_the_conversation(
+    sqlite_store: SQLStore, table: str, read: Any
+) -> None:
+    """Somebody has deleted a table."""
+    conversation = committed(sqlite_store, begin)
+    sqlite_store._database.execute_sql("PRAGMA foreign_keys = 0")
+    sqlite_store._database.execute_sql(f"DROP TABLE {table}")
+    with pytest.raises(StoreError, match=f"conversation 'k': the database can't be used .*no such table: {table}"):
+        read(sqlite_store, conversation)
+
+
+@pytest.mark.parametrize("read", ["conversations", "running"])
+def test_a_corrupt_row_in_a_list_of_conversations_is_named_too(sqlite_store: SQLStore, read: str) -> None:
+    """The list is not of one conversation; the row tells which it was."""
+    committed(sqlite_store, begin)
+    sqlite_store._database.execute_sql("UPDATE conversation SET metadata = '[1]'")
+    with pytest.raises(CorruptRecord, match=r"^row 1, 'k' of table conversation is corrupt \(TypeError: "):
+        getattr(sqlite_store, read)()
 
 
 def test_a_row_that_breaks_g1_is_corrupt_even_if_the_database_let_it_pass(sqlite_store: SQLStore) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import queue
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import aclosing, closing
+from copy import deepcopy
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -225,6 +227,7 @@ def test_a_call_that_nobody_answered_is_answered_by_an_error(way: Way) -> None:
     assert way.result(resumed([text("forget it"), answer], *history)).trigger is Trigger.SUCCEEDED
     first, second, third = way.server.received[0]["messages"][2]["content"]
     assert (first["tool_use_id"], first["is_error"]) == ("t1", True)
+    assert first["content"] == "The call was not answered: the turn ended before the tool had run."
     assert (second, third) == (answer, text("forget it"))
 
 
@@ -245,9 +248,58 @@ def test_a_call_whose_arguments_are_not_whole_is_no_call(way: Way, arguments: st
     assert events[-1].content == (text("I add."),)
 
 
+def test_a_call_without_arguments_is_a_call(way: Way) -> None:
+    way.server.will(message({**tool_use("t1"), "input": ""}, stop="tool_use"))
+    assert way.ask(request())[0][0] == ToolUse("t1", "add", {})
+
+
 def test_a_server_tool_that_was_cut_off_is_left_out_of_the_session(way: Way) -> None:
     way.server.will(message(text("I search."), SEARCH, stop="max_tokens"))
     assert way.result(request()).content == (text("I search."),)
+
+
+def test_two_calls_in_one_answer_have_each_its_own_arguments(way: Way) -> None:
+    way.server.will(message(tool_use("t1", a=1), tool_use("t2", "sub", b=2), stop="tool_use"))
+    assert way.ask(request())[0][:2] == [ToolUse("t1", "add", {"a": 1}), ToolUse("t2", "sub", {"b": 2})]
+
+
+def test_a_stream_that_ends_without_its_message_is_a_connection_error() -> None:
+    from fsm.providers.messages_exchange import Exchange
+
+    exchange = Exchange(resumed(), {})
+    exchange.ended()
+    assert exchange.result == Result(
+        subtype="error_connection",
+        is_error=True,
+        session_id="msg_0",
+        errors=("the stream ended before the message was complete",),
+    )
+
+
+def test_what_is_kept_of_the_api_is_json(way: Way) -> None:
+    way.server.will(message(text("a"), container="c1"))
+    raw = way.result(request()).raw
+    assert json.loads(json.dumps(raw)) == raw
+
+
+@pytest.mark.parametrize(
+    ("total", "more", "summed"),
+    [
+        ({"a": 1}, {"a": 2, "b": 3}, {"a": 3, "b": 3}),
+        ({"a": {"n": 1}}, {"a": {"n": 2, "m": 1}}, {"a": {"n": 3, "m": 1}}),
+        ({"a": None}, {"a": {"n": 2}}, {"a": {"n": 2}}),
+        ({"a": "old"}, {"a": "new"}, {"a": "new"}),
+        ({"a": "old"}, {"a": None}, {"a": "old"}),
+        ({}, {"a": None}, {"a": None}),
+        ({"a": None}, {"a": 1.5}, {"a": 1.5}),
+    ],
+)
+def test_token_counts_of_a_paused_answer_are_added_up(total: Any, more: Any, summed: Any) -> None:
+    from fsm.providers.messages_exchange import _sum
+
+    before = deepcopy(total)
+    assert _sum(total, more) == summed
+    assert total == before
 
 
 @sdk_leaves_generators
@@ -298,6 +350,17 @@ def test_a_paused_answer_is_continued_within_the_turn(way: Way) -> None:
     assert way.server.received[2]["messages"][1]["content"][-1] == text("Still")
 
 
+def test_a_paused_answer_is_continued_after_a_long_transcript(way: Way) -> None:
+    way.server.will(message(text("Still "), stop="pause_turn"), message(text("here.")))
+    assert way.result(resumed()).content == (text("Still "), text("here."))
+    assert way.server.received[1]["messages"][-1] == {"role": "assistant", "content": [text("Still")]}
+
+
+def test_a_server_tool_that_runs_beside_a_call_of_the_clients_is_kept(way: Way) -> None:
+    way.server.will(message(SEARCH, tool_use("t1"), stop="tool_use"))
+    assert way.result(request()).content == (SEARCH, tool_use("t1"))
+
+
 def test_an_answer_that_pauses_for_ever_ends_after_eight_continuations(way: Way) -> None:
     way.server.will(*(message(text("Hm."), SEARCH, stop="pause_turn") for _ in range(9)))
     result = way.result(request())
@@ -340,13 +403,32 @@ def test_a_refusal_is_an_error_that_leaves_the_session_as_it_was(way: Way, asked
     result = way.result(asked)
     assert (result.subtype, result.trigger, result.session_id) == ("error_refusal", Trigger.FAILED, session)
     assert (result.content, result.errors, result.stop_reason) == (None, ("cyber",), "refusal")
+    assert result.is_error
+    assert result.usage == {"input_tokens": 10, "output_tokens": 5}
+    assert result.raw is not None
+    assert result.raw["stop_details"] == details
+
+
+@pytest.mark.parametrize(
+    ("details", "why"),
+    [
+        ({"type": "refusal", "category": "cyber", "explanation": "It could do harm."}, "It could do harm."),
+        ({"type": "refusal", "category": None, "explanation": None}, "the model refused"),
+        (None, "the model refused"),
+    ],
+)
+def test_a_refusal_is_told_as_well_as_the_model_has_explained_it(way: Way, details: Any, why: str) -> None:
+    way.server.will(message(text("I"), stop="refusal", stop_details=details))
+    assert way.result(request()).errors == (why,)
 
 
 def test_a_full_context_window_ends_a_resumed_session_and_fails_a_new_one(way: Way) -> None:
     way.server.will(*(message(text("I"), stop="model_context_window_exceeded") for _ in range(2)))
-    assert way.result(resumed()).trigger is Trigger.EXPIRED
+    dead = way.result(resumed())
+    assert (dead.trigger, dead.stop_reason) == (Trigger.EXPIRED, "model_context_window_exceeded")
     fresh = way.result(request())
     assert (fresh.subtype, fresh.trigger, fresh.session_id) == ("error_context_window", Trigger.FAILED, None)
+    assert "context window" in fresh.errors[0]
 
 
 REFUSALS = [
@@ -363,6 +445,7 @@ def test_a_resumed_transcript_that_is_refused_is_a_dead_session(way: Way, answer
     result = way.result(resumed())
     assert (result.trigger, result.session_id, result.http_status) == (Trigger.EXPIRED, "msg_0", answer.status)
     assert "html" not in result.errors[0]
+    assert not answer.html or result.errors[0].startswith(f"HTTP status {answer.status} ")
     assert "req_1" in result.errors[0]
 
 
@@ -423,6 +506,7 @@ def test_a_stream_that_is_cut_off_is_a_connection_error_and_keeps_the_session(wa
     *deltas, result = way.ask(resumed())[0]
     assert deltas == [TextDelta("He"), TextDelta("llo")]
     assert (result.subtype, result.trigger, result.session_id) == ("error_connection", Trigger.FAILED, "msg_0")
+    assert (result.is_error, result.usage, result.raw) == (True, None, None)
 
 
 def test_no_connection_at_all_is_a_connection_error_and_keeps_the_session(way: Way) -> None:
@@ -430,6 +514,7 @@ def test_no_connection_at_all_is_a_connection_error_and_keeps_the_session(way: W
     nobody.server_close()
     result = Way(way.name, nobody).result(resumed())
     assert (result.subtype, result.trigger, result.session_id) == ("error_connection", Trigger.FAILED, "msg_0")
+    assert result.errors[0].startswith("APIConnectionError: ")
 
 
 def test_a_timeout_is_a_connection_error_and_keeps_the_session(way: Way) -> None:
@@ -440,19 +525,20 @@ def test_a_timeout_is_a_connection_error_and_keeps_the_session(way: Way) -> None
 
 
 def test_events_that_are_no_json_are_an_error_of_the_answer() -> None:
-    assert _failure_of(ValueError("private text")).subtype == "error_response"
-    assert "private text" not in str(_failure_of(ValueError("private text")).errors)
+    result = _failure_of(ValueError("private text"))
+    assert (result.subtype, result.errors) == ("error_response", ("the answer can't be read (ValueError)",))
 
 
 def test_lost_credentials_are_told_as_such() -> None:
     result = _failure_of(anthropic.CredentialsError("/home/me/token is empty"))
     assert (result.http_status, result.trigger, result.session_id) == (401, Trigger.FAILED, "msg_0")
+    assert (result.subtype, result.errors) == ("error_api", ("no credentials (CredentialsError)",))
 
 
 def _failure_of(error: Exception) -> Result:
     from fsm.providers.messages_exchange import failure
 
-    return failure(error, "msg_0")
+    return failure(error, "msg_0", refusable=True, usage=None)
 
 
 # Closing, constructing
@@ -513,15 +599,24 @@ def test_without_a_client_of_ones_own_both_are_made_from_the_environment(
 
 
 def test_a_client_of_one_kind_is_never_replaced_by_one_from_the_environment() -> None:
-    with anthropic.Anthropic(api_key="test") as client, pytest.raises(ProviderError, match="async_client"):
+    with (
+        anthropic.Anthropic(api_key="test") as client,
+        pytest.raises(ProviderError, match="conversation 'k': only client was given"),
+    ):
         anyio.run(AnthropicMessages(model="m", client=client).astream(request()).__anext__)
 
     async def only_async() -> None:
         async with anthropic.AsyncAnthropic(api_key="test") as client:
             next(AnthropicMessages(model="m", async_client=client).stream(request()))
 
-    with pytest.raises(ProviderError, match="pass client"):
+    with pytest.raises(ProviderError, match="conversation 'k': only async_client was given; pass client as well"):
         anyio.run(only_async)
+
+
+def test_options_that_the_sdk_does_not_know_yet_are_sent_as_they_are(way: Way) -> None:
+    way.server.will(message(text("a")))
+    way.result(request(), options={"some_new_option": 1, "extra_body": {"another": 2}})
+    assert (way.server.received[0]["some_new_option"], way.server.received[0]["another"]) == (1, 2)
 
 
 def test_options_can_not_set_what_has_a_place_of_its_own() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import aclosing, closing
@@ -21,7 +23,7 @@ from fsm.provider import Request
 from fsm.providers import ClaudeAgent
 from fsm.results import EXPIRED, TextDelta, ToolResult, ToolUse
 from fsm.testing import check_provider
-from tests.providers.claude_way import KEY, WAYS, Claude, Talk, echo, heard, no_cli, require_sdk, text_of
+from tests.providers.claude_way import KEY, WAYS, Claude, Talk, echo, environment, heard, no_cli, require_sdk, text_of
 from tests.providers.messages_server import (
     Answer,
     MessagesServer,
@@ -34,6 +36,9 @@ from tests.providers.messages_server import (
 )
 
 sdk = require_sdk()
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+DOCS = ROOT / "docs"
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -61,6 +66,29 @@ def request(content: Any = "hello", session: str | None = None, turn: int = 1) -
 
 
 # The story
+
+
+def test_the_how_to_runs_as_its_page_shows(claude: Claude) -> None:
+    """In a process of its own, as its reader runs it."""
+    script = DOCS / "examples/claude/use_claude_agent.py"
+    page = (DOCS / "how-to/use-the-claude-agent-sdk.md").read_text(encoding="utf-8")
+    claude.server.will(
+        *(message(text(said), id=f"msg_{said}") for said in ("Hello, Ada.", "Ada.", "Still Ada.")), ENDLESS
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        cwd=claude.home,
+        env={**os.environ, **environment(claude.home, claude.server), "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == script.with_suffix(".txt").read_text(encoding="utf-8")
+    assert "No conversation found with session ID" in done.stderr  # the CLI says it itself
+    assert f"examples/claude/{script.name}" in page
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Trace checking: what the library wrote is good, and each kind of damage is found where it is."""
 
 import sqlite3
+import tracemalloc
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import attrs
 import pytest
 from hypothesis import given
 
-from fsm import Conversation, Result, SessionManager, State, Transition, Trigger
+from fsm import Conversation, Event, Request, Result, SessionManager, State, Transition, Trigger
 from fsm import conversation as decide
 from fsm.content import as_blocks
 from fsm.providers import DemoProvider
@@ -210,6 +212,32 @@ def test_any_number_of_conversations_is_read_in_pages() -> None:
         manager.send("long", "hello")
     summary = check_database(store)
     assert (summary.conversations, summary.messages) == (206, 820)
+
+
+class Brief:
+    """A provider whose answers do not grow."""
+
+    name = "brief"
+
+    def stream(self, _: Request) -> Iterator[Event]:
+        yield Result(session_id="s-1", text="yes")
+
+
+def test_a_database_of_any_size_is_read_in_constant_memory() -> None:
+    """Four times as many conversations and messages, and not more of them held at once."""
+    peaks = []
+    with SQLStore("sqlite:///:memory:") as store:
+        manager = SessionManager(store, Brief())
+        for count in (400, 1600):
+            for number in range(count):
+                manager.send(f"k{number}", "hello")
+            for _ in range(count):
+                manager.send("k0", "hello")
+            tracemalloc.start()
+            check_database(store)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]
 
 
 def test_a_log_of_many_conversations_is_told_apart() -> None:

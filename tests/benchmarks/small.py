@@ -1,0 +1,71 @@
+"""The small things: one transition of the machine, and the import."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from statistics import median
+
+from transitions import Machine
+
+from fsm.machine import Cursor, fire
+from fsm.states import State, Trigger
+from tests.benchmarks.measuring import Row, compare, timed
+
+__all__ = ["imports", "transitions"]
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+SCRIPT = "import time; t = time.perf_counter(); import fsm, persistence; print(time.perf_counter() - t)"
+
+
+def transitions(*, count: int = 5000, rounds: int = 9) -> Iterator[Row]:
+    """One move that binds nothing, on ours, on `transitions` used plainly, and on a bare table."""
+
+    class Model:
+        pass
+
+    model = Model()
+    Machine(
+        model,
+        states=["fresh", "active", "stale"],
+        initial="active",
+        transitions=[["succeeded", "active", "active"]],
+        auto_transitions=False,
+    )
+    table = {("active", "succeeded"): "active"}
+
+    def bare() -> None:
+        state = "active"
+        for _ in range(count):
+            state = table[state, "succeeded"]
+
+    def plain() -> None:
+        for _ in range(count):
+            model.succeeded()
+
+    def ours() -> None:
+        for _ in range(count):
+            fire(Cursor(State.ACTIVE, "p", 1, "s-1", "success", NOW, "s-1", frozenset()), Trigger.SUCCEEDED)
+
+    variants = {"bare": bare, "plain": plain, "ours": ours}
+    found = compare({name: lambda _, one=one: timed(one, count) for name, one in variants.items()}, rounds)
+    base = found["plain"].median
+    group = "One transition of the machine"
+    yield Row(group, "a bare table", found["bare"].median * 1e6, "µs", found["bare"].median / base)
+    yield Row(group, "transitions, used plainly", base * 1e6, "µs")
+    yield Row(
+        group, "ours, with a new cursor and its effects", found["ours"].median * 1e6, "µs", found["ours"].median / base
+    )
+
+
+def imports(*, rounds: int = 11) -> Iterator[Row]:
+    """`import fsm, persistence` in new processes; peewee loads psycopg as well, where that is installed."""
+    hidden = "import sys; sys.modules['psycopg'] = None; "
+    for name, before in (("without the extra postgres", hidden), ("with it", "")):
+        taken = [
+            float(subprocess.run([sys.executable, "-c", before + SCRIPT], capture_output=True, check=True).stdout)
+            for _ in range(rounds)
+        ]
+        yield Row("import fsm, persistence", name, median(taken) * 1e3, "ms", None, 120.0)

@@ -1,0 +1,152 @@
+"""A durable turn, two commits in every table, against the bare driver that runs the same statements."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fsm import Conversation, Event, Request, Result, SessionManager, TextDelta
+from fsm import conversation as decide
+from fsm.effects import Step
+from fsm.turn import Answer
+from persistence import SQLStore
+from persistence.writes import writes_of
+from tests.benchmarks.measuring import Row, compare, timed
+
+__all__ = ["Terse", "postgresql_turns", "sqlite_turns", "steps"]
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+REACH = {"relaxed": 1.8, "acknowledged": 1.2, "strict": 1.2}
+WHAT = {"relaxed": "not synced", "acknowledged": "synced once", "strict": "synced twice"}
+
+
+class Terse:
+    """A provider that costs nothing."""
+
+    name = "terse"
+
+    def stream(self, _: Request) -> Iterator[Event]:
+        yield TextDelta("Your parcel is on its way.")
+        yield Result(session_id="s-1", stop_reason="end_turn", usage={"input_tokens": 12, "output_tokens": 7})
+
+    async def astream(self, request: Request) -> Any:
+        for event in self.stream(request):
+            yield event
+
+
+def steps(turns: int, number: int) -> list[Step]:
+    """Turns of a new conversation, each two steps."""
+    conversation = Conversation(f"conversation {number}", number, NOW, NOW)
+    made = []
+    result = Result(session_id="s-1", stop_reason="end_turn", usage={"input_tokens": 12, "output_tokens": 7})
+    answer = Answer((("assistant", ({"type": "text", "text": "Your parcel is on its way."},), None),), result)
+    for turn in range(1, turns + 1):
+        now = NOW + timedelta(seconds=turn)
+        begun = decide.begin(
+            conversation,
+            content=({"type": "text", "text": "Where is my parcel?"},),
+            provider="terse",
+            owner="owner",
+            now=now,
+            lease=timedelta(minutes=10),
+        )
+        ended = decide.finish(begun.after, turn=turn, owner="owner", result=result, answer=answer, now=now)
+        made += [begun, ended]
+        conversation = ended.after
+    return made
+
+
+def _statements(store: SQLStore, made: Sequence[Step], begin: Callable[[bool], list[str]]) -> list[tuple[str, Any]]:
+    """All that the store would run for these steps."""
+    script: list[tuple[str, Any]] = []
+    for step in made:
+        script += [(sql, ()) for sql in begin(store._synced(step))]
+        script += [(statement.sql, values) for statement, values in writes_of(step, store._sql)]
+        script.append(("COMMIT", ()))
+    return script
+
+
+def sqlite_turns(folder: Path, *, turns: int = 200, rounds: int = 9) -> Iterator[Row]:
+    """On SQLite, for each durability: the bare driver, the store, and the whole manager."""
+    for durability, reach in REACH.items():
+        url = f"sqlite:///{folder}/{durability}"
+        with (
+            SQLStore(f"{url}-store.db", durability=durability) as store,
+            SQLStore(f"{url}-manager.db", durability=durability) as other,
+            _bare(f"{folder}/{durability}-bare.db") as bare,
+        ):
+            manager = SessionManager(other, Terse())
+            found = compare(
+                {
+                    "bare sqlite3": lambda number: bare(store, turns, number),
+                    "the store": lambda number: _stored(store, turns, number),
+                    "the whole manager": partial(_managed, manager, turns),
+                },
+                rounds,
+            )
+        base = found["bare sqlite3"].median
+        group = f"A turn on SQLite, {WHAT[durability]}"
+        yield Row(group, "bare sqlite3, the same statements", base * 1e6, "µs")
+        yield Row(group, "SQLStore", found["the store"].median * 1e6, "µs", found["the store"].median / base, reach)
+        whole = found["the whole manager"].median
+        yield Row(group, "SessionManager, with what it reads and decides", whole * 1e6, "µs", whole / base)
+
+
+def _managed(manager: SessionManager, turns: int, number: int) -> float:
+    return timed(lambda: [manager.send(f"k{number}", "Where is my parcel?") for _ in range(turns)], turns)
+
+
+def _stored(store: SQLStore, turns: int, number: int) -> float:
+    made = steps(turns, number + 1)
+    return timed(lambda: [store.commit(step) for step in made], turns)
+
+
+@contextmanager
+def _bare(path: str) -> Iterator[Callable[[SQLStore, int, int], float]]:
+    """The driver alone, on a database with the same tables and settings."""
+    SQLStore(f"sqlite:///{path}").close()
+
+    def begin(synced: bool) -> list[str]:
+        return [f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}", "BEGIN IMMEDIATE"]
+
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA foreign_keys = 1")
+        cursor = connection.cursor()
+
+        def play(store: SQLStore, turns: int, number: int) -> float:
+            script = _statements(store, steps(turns, number + 1), begin)
+            return timed(lambda: [cursor.execute(sql, values) for sql, values in script], turns)
+
+        yield play
+
+
+def postgresql_turns(*, turns: int = 100, rounds: int = 7) -> Iterator[Row]:
+    """On PostgreSQL: psycopg statement by statement, and the store."""
+    import psycopg
+
+    from tests.conftest import embedded_postgresql
+
+    with embedded_postgresql() as server:
+        url = server.get_uri()
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET fsync = on")
+            connection.execute("SELECT pg_reload_conf()")
+
+            def begin(synced: bool) -> list[str]:
+                return ["BEGIN", f"SET LOCAL synchronous_commit TO {'ON' if synced else 'OFF'}"]
+
+            with SQLStore(url) as store:
+
+                def bare(number: int) -> float:
+                    script = _statements(store, steps(turns, 2 * number + 1), begin)
+                    return timed(lambda: [connection.execute(sql, values) for sql, values in script], turns)
+
+                found = compare({"bare": bare, "store": lambda number: _stored(store, turns, 2 * number + 1)}, rounds)
+        base, ours = found["bare"].median, found["store"].median
+        yield Row("A turn on PostgreSQL, synced once", "psycopg, the same statements", base * 1e6, "µs")
+        yield Row("A turn on PostgreSQL, synced once", "SQLStore", ours * 1e6, "µs", ours / base, 1.5)
