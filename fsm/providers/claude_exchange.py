@@ -102,8 +102,9 @@ class Exchange:
     def message(self) -> dict[str, Any]:
         """The user's message as the CLI reads it.
 
-        A rebuilt context is marked as composed by a program. In what a person typed the CLI looks for ``@path``, and
-        shows the model that file; the history was typed by others too, and was answered long ago.
+        With a rebuilt context it is marked as composed by a program, and delivered as written. In what a person types
+        the CLI runs ``/commands`` and shows the model each file mentioned as ``@path``; what stands in the history may
+        come from anybody.
         """
         blocks = [dict(block) for block in self._request.content]
         message: dict[str, Any] = {"type": "user", "parent_tool_use_id": None, "session_id": ""}

@@ -475,17 +475,20 @@ def test_a_session_that_forks_at_every_turn_is_followed(claude: Claude) -> None:
     ]
 
 
-def test_a_file_that_the_history_speaks_of_is_not_read(claude: Claude) -> None:
-    """The CLI reads what a person mentions as @path; in a rebuilt context that was said long ago, by anybody."""
+def test_a_message_with_a_rebuilt_context_is_delivered_as_written(claude: Claude) -> None:
+    """The CLI reads what a person mentions as @path, and runs commands; in a rebuilt context anybody may have said it."""
     secret = claude.home / "secret.txt"
     secret.write_text("xyzzy")
-    claude.send(f"Never look at @{secret} please.")
+    claude.send(f"Never look at @{secret}")
     assert "xyzzy" in str(claude.server.received.pop()), "if the CLI reads no such files any more, this test is void"
     claude.lose_sessions()
-    (reply,) = claude.send("hello")
+    (reply,) = claude.send("/cost")
     assert reply.healed
-    assert str(secret) in str(claude.server.received[-1])
-    assert "xyzzy" not in str(claude.server.received[-1])
+    (asked,) = claude.server.received
+    preamble, new = heard(asked)
+    assert str(secret) in preamble
+    assert new == "user: /cost"
+    assert "xyzzy" not in str(asked)
 
 
 # Content
