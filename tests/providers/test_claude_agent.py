@@ -476,7 +476,7 @@ def test_a_session_that_forks_at_every_turn_is_followed(claude: Claude) -> None:
 
 
 def test_a_message_with_a_rebuilt_context_is_delivered_as_written(claude: Claude) -> None:
-    """The CLI reads what a person mentions as @path, and runs commands; in a rebuilt context anybody may have said it."""
+    """The CLI reads what is mentioned as @path, and runs commands; in a rebuilt context anybody may have said it."""
     secret = claude.home / "secret.txt"
     secret.write_text("xyzzy")
     claude.send(f"Never look at @{secret}")
