@@ -146,7 +146,7 @@ STALE_RUNNING = attrs.evolve(STALE, running=Running(3, "o", LATER + LEASE), turn
 )
 def test_only_the_owner_of_the_running_turn_may_move_it(command: Any, conversation: Conversation) -> None:
     """G10: the fence."""
-    with pytest.raises(TurnSuperseded, match="turn 1 had been ended by a reset or taken over"):
+    with pytest.raises(TurnSuperseded, match="conversation 'k': turn 1 had been ended by a reset or taken over"):
         command(conversation, "o")
 
 
