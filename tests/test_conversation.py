@@ -56,6 +56,7 @@ def test_the_first_turn_opens_the_first_session_and_stores_the_message() -> None
     after = FIRST.after
     assert (after.version, after.session, after.turns, after.messages, after.transitions) == (1, 1, 1, 1, 0)
     assert (after.state, after.provider, after.running) == (State.FRESH, "demo", Running(1, "o", LATER + LEASE))
+    assert FIRST.effects[0].session.opened_reason == "first turn"
 
 
 def test_metadata_is_merged() -> None:
@@ -101,7 +102,7 @@ def test_a_change_of_provider_resets_with_that_reason() -> None:
     for conversation in (ACTIVE, STALE, decide.interrupt(FIRST.after, turn=1, owner="o", answer=SAID, now=NOW).after):
         step = begin(conversation, provider="other")
         (move,) = step.transitions
-        assert move.reason == "provider changed from demo to other"
+        assert (move.reason, move.turn) == ("provider changed from demo to other", step.after.turns)
         assert (step.after.provider, step.after.state, step.after.session_id) == ("other", State.FRESH, None)
 
 
@@ -145,7 +146,7 @@ STALE_RUNNING = attrs.evolve(STALE, running=Running(3, "o", LATER + LEASE), turn
 )
 def test_only_the_owner_of_the_running_turn_may_move_it(command: Any, conversation: Conversation) -> None:
     """G10: the fence."""
-    with pytest.raises(TurnSuperseded, match="turn 1 had been ended by a reset or taken over"):
+    with pytest.raises(TurnSuperseded, match="conversation 'k': turn 1 had been ended by a reset or taken over"):
         command(conversation, "o")
 
 

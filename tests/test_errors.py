@@ -13,6 +13,7 @@ REPLY = Reply("k", 1, "half", State.ACTIVE, TurnStatus.INTERRUPTED)
 def test_an_error_arrives_whole_in_another_process(kind: type[FSMError]) -> None:
     """A pool of workers pickles what they raise."""
     error = pickle.loads(pickle.dumps(kind("nothing to do", "k", REPLY)))
+    assert error.args == ("nothing to do", "k", REPLY)
     assert (type(error), error.message, error.key, error.reply) == (kind, "nothing to do", "k", REPLY)
     assert str(error) == "conversation 'k': nothing to do"
 

@@ -156,6 +156,14 @@ def test_what_is_wrong_with_a_field_is_told_by_its_name() -> None:
         ToolUse("t", "name", ["no object"])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"^ToolUse\.input can't be written as JSON$"):
         ToolUse("t", "name", {"a": object()})
+    with pytest.raises(TypeError, match=r"^ToolUse\.name must be text, not int$"):
+        ToolUse("t", 7)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^Result\.session_id must have 1 to 512 characters and no NUL$"):
+        Result(session_id="")
+    with pytest.raises(ValueError, match=r"^Result\.session_id has a lone surrogate$"):
+        Result(session_id="\ud800")
+    with pytest.raises(ValueError, match=r"^Result\.cost_usd must be a finite number of dollars"):
+        Result(cost_usd=float("nan"))
 
 
 def test_the_longest_name_is_accepted() -> None:
