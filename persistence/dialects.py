@@ -63,6 +63,10 @@ class Dialect(Protocol):
         """Begin a transaction and run statements in it, in as few round trips as can be."""
         ...
 
+    def commit(self) -> None:
+        """Commit the transaction."""
+        ...
+
     def roll_back(self) -> None:
         """End the transaction without a trace, if there still is one; give up a connection that is of no use."""
         ...

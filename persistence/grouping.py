@@ -59,17 +59,34 @@ class Group:
 
     def commit(self, step: Step) -> None:
         """Commit a step; raises what ``alone`` raises, or the reason for which it was refused."""
-        if self._pid != os.getpid():
-            self._start()  # whoever held the lock before a fork is not in the child
-        entry = _Entry(step)
-        self._waiting.append(entry)
+        self._check_process()
+        if not self._waiting and self._leading.acquire(blocking=False):
+            try:
+                self._alone(step)
+            finally:
+                self._leading.release()
+            return
+        (error,) = self.commit_many([step])
+        if error is not None:
+            raise error
+
+    def commit_many(self, steps: Sequence[Step]) -> list[Exception | None]:
+        """Commit steps; for each, what :meth:`commit` would have raised."""
+        self._check_process()
+        entries = [_Entry(step) for step in steps]
+        self._waiting.extend(entries)
         with self._leading:
-            while not entry.is_settled:
+            while not all(entry.is_settled for entry in entries):
                 self._lead()
-        if entry.error is not None:
-            raise entry.error
-        if not entry.is_stored:
-            self._alone(step)
+        for entry in entries:
+            if entry.error is None and not entry.is_stored:
+                self._lead_one(entry)
+        return [entry.error for entry in entries]
+
+    def _check_process(self) -> None:
+        """Whoever held the lock before a fork is not in the child."""
+        if self._pid != os.getpid():
+            self._start()
 
     def _start(self) -> None:
         self._pid = os.getpid()

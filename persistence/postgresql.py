@@ -92,6 +92,10 @@ class PostgreSQL:
             raise error
         return None
 
+    def commit(self) -> None:
+        """The second round trip."""
+        self.database.execute_sql("COMMIT")
+
     def roll_back(self) -> None:
         """``ROLLBACK``; a connection that can't even do that is not put back into the pool."""
         connection = self.database.connection()

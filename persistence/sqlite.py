@@ -25,6 +25,9 @@ from persistence.statements import Write
 
 __all__ = ["SQLite"]
 
+SYNCED = "PRAGMA synchronous = FULL"
+UNSYNCED = "PRAGMA synchronous = NORMAL"
+
 
 class _Connection(sqlite3.Connection):
     """A connection that remembers its file, and what it was last told about syncing.
@@ -34,6 +37,15 @@ class _Connection(sqlite3.Connection):
 
     synced: bool | None = None
     file: tuple[int, int] | None = None
+
+
+class _Mine(threading.local):
+    """What belongs to a thread.
+
+    Not kept by the connection: the two would keep each other, and be closed late.
+    """
+
+    cursor: Any = None
 
 
 class SQLite:
@@ -51,6 +63,7 @@ class SQLite:
         self.path = path if path == ":memory:" else os.path.abspath(path)  # the folder may change, the file must not
         self._timeout = timeout
         self._connections: weakref.WeakSet[_Connection] = weakref.WeakSet()
+        self._mine = _Mine()
         self._scope: AbstractContextManager[object] = threading.RLock() if self._in_memory else nullcontext()
         if not self._in_memory:
             _create_private(Path(path))
@@ -75,44 +88,64 @@ class SQLite:
         return self.run(writes)
 
     def run(self, writes: Sequence[Write]) -> Refusal | None:
-        """Run statements in their order, up to the first that is refused; one cursor serves them all."""
-        cursor = self.database.cursor()
+        """Run statements in their order, up to the first that is refused."""
+        cursor = self._cursor()
         for statement, values in writes:
             try:
-                with __exception_wrapper__:
-                    cursor.execute(statement.sql, values)
-            except PeeweeException as error:
-                return Refusal(statement, error)
+                cursor.execute(statement.sql, values)
+            except Exception as error:  # noqa: BLE001  # what is no error of a database is raised again
+                return Refusal(statement, _as_peewee(error))
             if statement.touches_one and cursor.rowcount != 1:
                 return Refusal(statement)
         return None
 
     def begin(self, *, synced: bool) -> None:
         """``BEGIN IMMEDIATE``: the write lock now, so that no transaction fails half-way for want of it."""
-        connection: _Connection = self.database.connection()
+        cursor = self._cursor()
+        connection = cursor.connection
         if not self._in_memory:
             self._check_file(connection)
         if connection.synced is not synced:
-            self.database.execute_sql(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
+            self._execute(cursor, SYNCED if synced else UNSYNCED)
             connection.synced = synced
-        self._begin_immediate()
+        self._begin_immediate(cursor)
+
+    def commit(self) -> None:
+        """``COMMIT``."""
+        self._execute(self._cursor(), "COMMIT")
+
+    def _cursor(self) -> Any:
+        """The cursor that runs all that this thread writes: making one costs as much as a statement."""
+        connection = self.database.connection()
+        cursor = self._mine.cursor
+        if cursor is None or cursor.connection is not connection:
+            cursor = self._mine.cursor = connection.cursor()
+        return cursor
+
+    @staticmethod
+    def _execute(cursor: Any, sql: str) -> None:
+        try:
+            cursor.execute(sql)
+        except Exception as error:
+            raise _as_peewee(error) from error
 
     def _check_file(self, connection: _Connection) -> None:
         """SQLite in WAL mode goes on writing to a file that was deleted, where nobody will find it."""
         if file_at(self.path) == connection.file:
             return
+        self._mine.cursor = None
         self.database.close()  # so that the next one opens the file that is put there
         raise StoreError(
             f"the database file {self.path!r} was deleted, moved or replaced while it was in use; nothing of this "
             "step was stored. Put the file back"
         )
 
-    def _begin_immediate(self) -> None:
+    def _begin_immediate(self, cursor: Any) -> None:
         """SQLite's own busy handler is not asked where waiting could deadlock, so ask again until the timeout."""
         deadline = time.monotonic() + self._timeout
         while True:
             try:
-                self.database.execute_sql("BEGIN IMMEDIATE")
+                self._execute(cursor, "BEGIN IMMEDIATE")
             except PeeweeException as error:
                 if not self.may_retry(error) or time.monotonic() >= deadline:
                     raise
@@ -146,6 +179,15 @@ class SQLite:
         self.database.close()
         for connection in list(self._connections):
             connection.close()
+
+
+def _as_peewee(error: Exception) -> PeeweeException:
+    """What the driver raised, as peewee names it."""
+    try:
+        with __exception_wrapper__:
+            raise error
+    except PeeweeException as known:
+        return known
 
 
 class _Database(SqliteDatabase):

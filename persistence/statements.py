@@ -7,7 +7,7 @@ all databases: the dialect is whatever peewee writes for the database at hand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from operator import itemgetter
 from typing import Any, TypeAlias
 
@@ -15,11 +15,9 @@ from attrs import field, frozen
 from peewee import SQL, Database, Field, Model, Query, Value, fn
 
 from persistence.models import Conversation, DeadId, Message, Session, Transition, Turn
+from persistence.rows import Row
 
-__all__ = ["EVERYTHING", "Statement", "Statements", "Write"]
-
-EVERYTHING = 2**62
-"""A limit, or a number, that no table reaches."""
+__all__ = ["Statement", "Statements", "Write"]
 
 PAGED: Mapping[str, type[Model]] = {"messages": Message, "turns": Turn, "sessions": Session, "transitions": Transition}
 
@@ -56,12 +54,8 @@ class Statement:
             return itemgetter(*self.names)  # quicker than a loop
         return lambda values: tuple(values[name] for name in self.names)
 
-    def write(self, values: Mapping[str, Any]) -> Write:
-        """The statement with its values."""
-        return self, self.bind(values)
 
-
-Write: TypeAlias = tuple[Statement, Sequence[Any]]
+Write: TypeAlias = tuple[Statement, Row]
 """A statement that writes, and its values in order."""
 
 

@@ -1,7 +1,7 @@
 """What a step writes: the statements for its effects, in their order, each with its values.
 
-A :class:`Write` is plain data, so that a dialect may send all of them at once. Which rows stand behind an effect is
-decided here and nowhere else.
+A :class:`~persistence.statements.Write` is plain data, so that a dialect may send all of them at once. Which row stands
+behind an effect is decided here and nowhere else.
 """
 
 from __future__ import annotations
@@ -14,61 +14,50 @@ from fsm.effects import Step
 from persistence import rows
 from persistence.statements import Statements, Write
 
-__all__ = ["EFFECTS", "writes_of"]
+__all__ = ["EFFECTS", "Writes"]
 
 
-Columns: TypeAlias = Callable[[int, Any], dict[str, Any]]
-"""The columns that an effect writes, by the conversation's id and the effect."""
+RowOf: TypeAlias = Callable[[int, Any], rows.Row]
+"""The row of an effect, by the conversation's id and the effect."""
 
-
-def _bound(conversation: int, effect: fx.BindSession) -> dict[str, Any]:
-    return {"conversation": conversation, "number": effect.number, "session_id": effect.session_id}
-
-
-def _closed(conversation: int, effect: fx.CloseSession) -> dict[str, Any]:
-    closed = {"closed_reason": effect.reason, "closed_at": rows.micros(effect.at)}
-    return {"conversation": conversation, "number": effect.number, **closed}
-
-
-def _buried(conversation: int, effect: fx.BuryId) -> dict[str, Any]:
-    buried = {"session_id": effect.session_id, "session": effect.session, "at": rows.micros(effect.at)}
-    return {"conversation": conversation, **buried}
-
-
-def _extended(conversation: int, effect: fx.ExtendTurn) -> dict[str, Any]:
-    return {"conversation": conversation, "number": effect.number, "last_message": effect.last_message}
-
-
-EFFECTS: Mapping[type, tuple[str, Columns]] = {
-    fx.AddMessage: ("add_message", lambda conversation, effect: rows.message_columns(conversation, effect.message)),
-    fx.StartTurn: ("start_turn", lambda conversation, effect: rows.turn_columns(conversation, effect.turn)),
-    fx.EndTurn: ("end_turn", rows.end_columns),
+EFFECTS: Mapping[type, tuple[str, RowOf]] = {
+    fx.AddMessage: ("add_message", lambda conversation, effect: rows.message_row(conversation, effect.message)),
+    fx.StartTurn: ("start_turn", lambda conversation, effect: rows.turn_row(conversation, effect.turn)),
+    fx.EndTurn: ("end_turn", rows.end_row),
     fx.LogTransition: (
         "log_transition",
-        lambda conversation, effect: rows.transition_columns(conversation, effect.transition),
+        lambda conversation, effect: rows.transition_row(conversation, effect.transition),
     ),
-    fx.OpenSession: ("open_session", lambda conversation, effect: rows.session_columns(conversation, effect.session)),
-    fx.BindSession: ("bind_session", _bound),
-    fx.CloseSession: ("close_session", _closed),
-    fx.BuryId: ("bury", _buried),
-    fx.ExtendTurn: ("extend_turn", _extended),
+    fx.OpenSession: ("open_session", lambda conversation, effect: rows.session_row(conversation, effect.session)),
+    fx.BindSession: ("bind_session", rows.bind_row),
+    fx.CloseSession: ("close_session", rows.close_row),
+    fx.BuryId: ("bury", rows.bury_row),
+    fx.ExtendTurn: ("extend_turn", rows.extend_row),
 }
-"""For each effect its statement, and the columns that it writes."""
+"""For each effect its statement, and the row that it writes."""
 
 
-def writes_of(step: Step, sql: Statements) -> list[Write]:
-    """What a step writes; the first is its guard.
+class Writes:
+    """What steps write to one database.
 
     Args:
-        step: what was decided.
         sql: the statements of the database.
     """
-    columns = rows.conversation_columns(step.after)
-    if step.before.version == 0:
-        writes = [sql.create.write(columns)]
-    else:
-        writes = [sql.move.write({**columns, **rows.guard_columns(step.before)})]
-    for effect in step.effects:
-        name, columns_of = EFFECTS[type(effect)]
-        writes.append(getattr(sql, name).write(columns_of(step.after.id, effect)))
-    return writes
+
+    def __init__(self, sql: Statements) -> None:
+        self._create = sql.create
+        self._move = sql.move
+        self._effects = {kind: (getattr(sql, name), row_of) for kind, (name, row_of) in EFFECTS.items()}
+
+    def of(self, step: Step) -> list[Write]:
+        """What a step writes; the first is its guard."""
+        before, after = step.before, step.after
+        writes: list[Write] = [
+            (self._move, rows.move_row(before, after))
+            if before.version
+            else (self._create, rows.conversation_row(after))
+        ]
+        for effect in step.effects:
+            statement, row_of = self._effects[type(effect)]
+            writes.append((statement, row_of(after.id, effect)))
+        return writes

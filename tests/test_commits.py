@@ -147,7 +147,7 @@ def test_a_conversation_that_somebody_deleted_is_not_found(store: SQLStore) -> N
     sessions.send("k", "hello")
     with pytest.raises(ConversationNotFound), sessions.stream("k", "again") as turn:
         next(iter(turn))
-        store._database.execute_sql("DELETE FROM conversation")
+        store._dialect.database.execute_sql("DELETE FROM conversation")
         list(turn)
 
 
@@ -162,7 +162,7 @@ def test_ids_that_are_buried_are_not_buried_again_by_who_comes_late(store: SQLSt
         next(iter(turn))
         slow._driver.forget("k", turn.number)
         quick.reset("k", force=True)
-        store._database.execute_sql(
+        store._dialect.database.execute_sql(
             "INSERT INTO dead_id SELECT id, ?, 1, 1 FROM conversation UNION SELECT id, ?, 1, 1 FROM conversation",
             (resumed, named),
         )

@@ -15,7 +15,7 @@ from fsm import conversation as decide
 from fsm.effects import Step
 from fsm.turn import Answer
 from persistence import SQLStore
-from persistence.writes import writes_of
+from persistence.writes import Writes
 from tests.benchmarks.measuring import Row, compare, timed
 
 __all__ = ["Terse", "postgresql_turns", "sqlite_turns", "steps"]
@@ -65,8 +65,8 @@ def _statements(store: SQLStore, made: Sequence[Step], begin: Callable[[bool], l
     """All that the store would run for these steps."""
     script: list[tuple[str, Any]] = []
     for step in made:
-        script += [(sql, ()) for sql in begin(store._synced(step))]
-        script += [(statement.sql, values) for statement, values in writes_of(step, store._sql)]
+        script += [(sql, ()) for sql in begin(store._is_synced(step))]
+        script += [(statement.sql, values) for statement, values in Writes(store._sql).of(step)]
         script.append(("COMMIT", ()))
     return script
 
@@ -111,11 +111,18 @@ def _bare(path: str) -> Iterator[Callable[[SQLStore, int, int], float]]:
     """The driver alone, on a database with the same tables and settings."""
     SQLStore(f"sqlite:///{path}").close()
 
+    was_synced: list[bool] = [True]
+
     def begin(synced: bool) -> list[str]:
+        """Like the store, it says how to sync only when that changes."""
+        if was_synced[-1] is synced:
+            return ["BEGIN IMMEDIATE"]
+        was_synced.append(synced)
         return [f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}", "BEGIN IMMEDIATE"]
 
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA foreign_keys = 1")
+        connection.execute("PRAGMA synchronous = FULL")
         cursor = connection.cursor()
 
         def play(store: SQLStore, turns: int, number: int) -> float:

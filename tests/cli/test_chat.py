@@ -108,7 +108,7 @@ def test_a_reply_that_could_not_be_stored_is_shown_with_the_error(run: Run) -> N
 
     def sabotage() -> None:
         with manager() as inside:
-            inside._store._database.execute_sql("DROP TABLE message")  # type: ignore[attr-defined]  # a disk failing
+            inside._store._dialect.database.execute_sql("DROP TABLE message")  # type: ignore[attr-defined]  # a disk failing
 
     provider = DemoProvider([[sabotage, Result(text="I had an answer.")]], name="other")
     result = run(*CHAT, "--batch", stdin="again\n", provider=provider)
@@ -162,9 +162,9 @@ def test_chat_ends_the_turns_that_a_killed_process_left_and_says_so(process: Pro
 
 def test_a_damaged_conversation_does_not_keep_the_others_from_being_talked_to(run: Run) -> None:
     with manager() as inside, inside.stream("k", "hello"):
-        inside._store._database.execute_sql("UPDATE conversation SET metadata = '[]'")  # type: ignore[attr-defined]
+        inside._store._dialect.database.execute_sql("UPDATE conversation SET metadata = '[]'")  # type: ignore[attr-defined]
         result = run("chat", "--db", "a.db", "--key", "another", "--provider", "demo", stdin="hello\n")
-        inside._store._database.execute_sql("UPDATE conversation SET metadata = '{}'")  # type: ignore[attr-defined]
+        inside._store._dialect.database.execute_sql("UPDATE conversation SET metadata = '{}'")  # type: ignore[attr-defined]
     assert result.exit_code == 0
     assert "conversation" in result.stderr
 

@@ -125,7 +125,7 @@ class Rows:
 def check_file(store: SQLStore) -> None:
     """Whether SQLite finds its file whole."""
     for pragma, fine in (("integrity_check", [("ok",)]), ("foreign_key_check", [])):
-        with closing(store._database.execute_sql(f"PRAGMA {pragma}")) as cursor:
+        with closing(store._dialect.database.execute_sql(f"PRAGMA {pragma}")) as cursor:
             assert cursor.fetchall() == fine, pragma
 
 
@@ -174,7 +174,7 @@ def compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
         known = _compiled(type(database))
         return known.setdefault("statements", known.get("statements") or Statements(database))
 
-    monkeypatch.setattr("persistence.store.Statements", statements)
+    monkeypatch.setattr("persistence.transactions.Statements", statements)
 
 
 __all__ = ["KEY", "Clock", "Mortal", "Rows", "check_file", "compile_once", "quick_folder", "takes_a_turn"]

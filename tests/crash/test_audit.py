@@ -58,8 +58,8 @@ def test_what_was_tampered_with_is_found(sqlite_url: str, sql: str, found: str) 
     """Each by the guarantee that it breaks."""
     with SQLStore(sqlite_url) as store:
         reports = told(store)
-        store._database.execute_sql("PRAGMA foreign_keys = 0")
-        assert store._database.execute_sql(sql).rowcount == 1
+        store._dialect.database.execute_sql("PRAGMA foreign_keys = 0")
+        assert store._dialect.database.execute_sql(sql).rowcount == 1
         with pytest.raises((AssertionError, TraceError), match=found):
             audit(store, reports)
 

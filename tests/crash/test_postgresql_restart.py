@@ -267,8 +267,8 @@ class Cut(SQLStore):
         self.cut_at: Callable[[int, str], str | None] = lambda number, sql: None
         self.meanwhile: Callable[[], object] = lambda: None
         self._url = url
-        self._execute = self._database.execute_sql
-        self._database.execute_sql = self._execute_or_cut
+        self._execute = self._dialect.database.execute_sql
+        self._dialect.database.execute_sql = self._execute_or_cut
         self._transact = self._dialect.transact
         self._dialect.transact = self._transact_or_cut
 
@@ -296,7 +296,7 @@ class Cut(SQLStore):
         return result
 
     def _cut(self) -> None:
-        pid = self._database.connection().info.backend_pid
+        pid = self._dialect.database.connection().info.backend_pid
         with psycopg.connect(self._url, autocommit=True) as other:
             other.execute("SELECT pg_terminate_backend(%s, 10000)", (pid,))
 
@@ -399,14 +399,14 @@ class Unheard(SQLStore):
 
     def __init__(self, url: str, **options: Any) -> None:
         super().__init__(url, **options)
-        self._execute = self._database.execute_sql
-        self._database.execute_sql = self._execute_unheard
+        self._execute = self._dialect.database.execute_sql
+        self._dialect.database.execute_sql = self._execute_unheard
 
     def _execute_unheard(self, sql: str, params: Any = None) -> Any:
         if sql != "COMMIT" or not self.unheard:
             return self._execute(sql, params)
         self.unheard = False
-        connection = self._database.connection()
+        connection = self._dialect.database.connection()
         connection.pgconn.send_query(b"COMMIT")
         connection.pgconn.flush()
         connection.close()

@@ -69,7 +69,7 @@ def test_eight_processes_that_open_a_new_database_at_once_find_it_migrated_once(
     reports = crowd(zygote, url, role="race", turns=2)
     all_is_told_once(reports, 2)
     with SQLStore(url) as store:
-        ((migrations, names),) = store._database.execute_sql(
+        ((migrations, names),) = store._dialect.database.execute_sql(
             "SELECT count(*), count(DISTINCT name) FROM conversation_fsm_migration"
         ).fetchall()
         assert migrations == names > 0

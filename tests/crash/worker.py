@@ -243,9 +243,14 @@ class GroupingStore(SQLStore):
 
     worker: Worker
 
-    def _commit_together(self, steps: Sequence[Step]) -> list[Exception | None]:
+    def __init__(self, url: str, **options: Any) -> None:
+        super().__init__(url, **options)
+        self._together = self._transactions._commit_together
+        self._transactions._commit_together = self._report_and_commit  # type: ignore[method-assign]
+
+    def _report_and_commit(self, steps: Sequence[Step]) -> list[Exception | None]:
         self.worker.report("together", steps=len(steps))
-        return super()._commit_together(steps)
+        return self._together(steps)
 
 
 class HastyStore(SQLStore):

@@ -32,19 +32,20 @@ def begin(number: int, key: str | None = None) -> Step:
 
 
 class Listening(SQLStore):
-    """The real store; notes what it does to the database."""
+    """The real store; SQLite tells what it is asked to do."""
 
     def __init__(self, url: str, **options: Any) -> None:
         self.heard: list[str] = []
         super().__init__(url, **options)
-        execute = self._database.execute_sql
+        connect = self._dialect.database._connect
 
-        def listen(sql: str, params: Any = None) -> Any:
-            self.heard.append(sql)
-            return execute(sql, params)
+        def listen() -> Any:
+            connection = connect()
+            connection.set_trace_callback(self.heard.append)
+            return connection
 
-        self._database.execute_sql = listen
-        self.heard.clear()
+        self._dialect.database._connect = listen
+        self._dialect.database.close()
 
 
 @contextmanager
@@ -75,8 +76,8 @@ def test_steps_that_come_at_once_share_a_transaction(sqlite_url: str) -> None:
     """And one sync; what is stored is the same."""
     steps = [begin(number) for number in range(1, 11)]
     with Listening(sqlite_url) as store:
-        assert store._group is not None
-        with at_once(store._group, store.commit, steps) as outcomes:
+        assert store._transactions.group is not None
+        with at_once(store._transactions.group, store.commit, steps) as outcomes:
             assert outcomes == [None] * 10
         assert store.heard.count("BEGIN IMMEDIATE") == store.heard.count("COMMIT") == 1
         assert [store.load(step.after.key) for step in steps] == [step.after for step in steps]
@@ -90,11 +91,11 @@ def test_a_shared_transaction_is_synced_if_any_of_its_steps_must_be(
 ) -> None:
     """1 is NORMAL, which in WAL mode does not sync; 2 is FULL, which does."""
     with SQLStore(sqlite_url, durability=durability) as store:
-        store._commit_together([begin(1), begin(2)])
-        assert store._database.pragma("synchronous") == begun
+        store._transactions.together([begin(1), begin(2)])
+        assert store._dialect.database.pragma("synchronous") == begun
         reset = decide.reset(begin(1).after, reason="r", provider="p", now=NOW, force=True)
-        assert store._commit_together([begin(3), reset, begin(4)]) == [None] * 3
-        assert store._database.pragma("synchronous") == ended
+        assert store._transactions.together([begin(3), reset, begin(4)]) == [None] * 3
+        assert store._dialect.database.pragma("synchronous") == ended
 
 
 def test_a_lone_caller_commits_as_without(sqlite_url: str) -> None:
@@ -116,8 +117,8 @@ def test_a_step_that_is_refused_costs_its_neighbours_nothing(sqlite_url: str) ->
     )
     steps = [begin(1), begin(2, key="k1"), doubled, begin(4)]
     with Listening(sqlite_url) as store:
-        assert store._group is not None
-        with at_once(store._group, store.commit, steps) as outcomes:
+        assert store._transactions.group is not None
+        with at_once(store._transactions.group, store.commit, steps) as outcomes:
             assert [type(outcome) for outcome in outcomes] == [type(None), Conflict, StoreError, type(None)]
         assert "conversation 'k1'" in str(outcomes[1])
         assert "conversation 'k3'" in str(outcomes[2])
@@ -131,19 +132,23 @@ def test_a_shared_transaction_that_fails_is_done_again_one_by_one(
 ) -> None:
     """Here the disk is full for it: each caller gets what is its own, and nothing is stored twice or lost."""
 
-    class Full(SQLStore):
-        def _commit_together(self, steps: Sequence[Step]) -> list[Exception | None]:
-            found = super()._commit_together
-            self._database.execute_sql("PRAGMA query_only = 1")
+    def refused(store: SQLStore) -> Any:
+        found = store._transactions._commit_together
+
+        def together(steps: Sequence[Step]) -> list[Exception | None]:
+            store._dialect.database.execute_sql("PRAGMA query_only = 1")
             try:
                 return found(steps)
             finally:
-                self._database.execute_sql("PRAGMA query_only = 0")
+                store._dialect.database.execute_sql("PRAGMA query_only = 0")
+
+        return together
 
     steps = [begin(1), begin(2, key="k1"), begin(3)]
-    with Full(sqlite_url) as store:
-        assert store._group is not None
-        with at_once(store._group, store.commit, steps) as outcomes:
+    with SQLStore(sqlite_url) as store:
+        store._transactions._commit_together = refused(store)  # type: ignore[method-assign]
+        assert store._transactions.group is not None
+        with at_once(store._transactions.group, store.commit, steps) as outcomes:
             assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Conflict", "NoneType", "NoneType"]
         assert [conversation.key for conversation in store.conversations()] == ["k1", "k3"]
     (record,) = caplog.records
@@ -168,7 +173,7 @@ def test_memory_has_no_use_for_it_and_a_file_may_do_without(sqlite_url: str) -> 
     """There is nothing to sync, or nothing is to be shared."""
     for url, group_commit in (("sqlite:///:memory:", True), (sqlite_url, False)):
         with SQLStore(url, group_commit=group_commit) as store:
-            assert store._group is None
+            assert store._transactions.group is None
             store.commit(begin(1))
             assert store.load("k1") == begin(1).after
 
@@ -176,8 +181,8 @@ def test_memory_has_no_use_for_it_and_a_file_may_do_without(sqlite_url: str) -> 
 def test_more_than_fit_into_one_transaction_take_several(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("persistence.grouping.MOST", 3)
     with Listening(sqlite_url) as store:
-        assert store._group is not None
-        with at_once(store._group, store.commit, [begin(number) for number in range(1, 8)]) as outcomes:
+        assert store._transactions.group is not None
+        with at_once(store._transactions.group, store.commit, [begin(number) for number in range(1, 8)]) as outcomes:
             assert outcomes == [None] * 7
         assert store.heard.count("COMMIT") == 3
 
@@ -202,8 +207,8 @@ def test_an_error_of_a_leader_is_its_own_and_those_who_follow_lead_themselves() 
 def test_a_child_process_does_not_wait_for_a_lock_that_a_thread_of_its_parent_holds(sqlite_url: str) -> None:
     """The thread that holds it is not in the child."""
     with SQLStore(sqlite_url) as store:
-        assert store._group is not None
-        with store._group._leading:
+        assert store._transactions.group is not None
+        with store._transactions.group._leading:
             child = os.fork()
             if not child:
                 try:
@@ -219,4 +224,4 @@ def test_memory_and_postgresql_have_no_use_for_it(postgresql_url: str) -> None:
     """The one has nothing to sync, the other does it by itself."""
     for url in ("sqlite:///:memory:", postgresql_url):
         with SQLStore(url) as store:
-            assert store._group is None
+            assert store._transactions.group is None

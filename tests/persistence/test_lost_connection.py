@@ -33,18 +33,19 @@ class Losing(SQLStore):
 
     def _connect(self, url: str) -> Any:
         dialect: Any = super()._connect(url)
-        execute = dialect.database.execute_sql
+        commit = dialect.commit
 
-        def execute_sql(sql: str, *values: Any) -> Any:
-            lost = self.lost if sql == "COMMIT" else None
-            if lost is None:
-                return execute(sql, *values)
-            self.lost = None
-            execute("COMMIT" if lost == "after" else "ROLLBACK")
-            self.meanwhile()
-            raise OperationalError("the connection is lost")
+        def commit_or_lose() -> None:
+            lost, self.lost = self.lost, None
+            if lost != "before":
+                commit()
+            if lost is not None:
+                if lost == "before":
+                    dialect.roll_back()
+                self.meanwhile()
+                raise OperationalError("the connection is lost")
 
-        dialect.database.execute_sql = execute_sql
+        dialect.commit = commit_or_lose
         dialect.is_lost = lambda error: "lost" in str(error)
         return dialect
 
@@ -189,7 +190,7 @@ def test_a_conversation_that_is_gone_meanwhile_has_not_stored_the_step(store: Lo
     step = good(committed(store, begin))
 
     def meanwhile() -> None:
-        other._database.execute_sql("DELETE FROM conversation")
+        other._dialect.database.execute_sql("DELETE FROM conversation")
 
     store.lost, store.meanwhile = "after", meanwhile  # type: ignore[method-assign]
     with pytest.raises(Conflict):

@@ -36,7 +36,8 @@ from fsm.effects import BindSession, CloseSession, EndTurn, ExtendTurn, Step
 from fsm.results import EXPIRED
 from fsm.turn import Answer
 from persistence import SQLStore
-from persistence.statements import EVERYTHING, Statement, Statements
+from persistence.statements import Statement, Statements
+from persistence.store import EVERYTHING
 from tests.test_content import JSON
 
 NOW = datetime(2026, 1, 1, 12, 30, 15, 123456, tzinfo=UTC)
@@ -244,10 +245,10 @@ def test_a_child_process_has_its_own_connection_and_finds_what_was_stored(sqlite
     """A file is opened anew; what is in memory was copied with its connection."""
     with SQLStore(sqlite_url if url == "file" else url) as store:
         left = committed(store, begin)
-        connection = store._database.connection()
+        connection = store._dialect.database.connection()
         child = os.fork()
         if not child:
-            is_new = store._database.connection() is not connection
+            is_new = store._dialect.database.connection() is not connection
             os._exit(not (store.load("k") == left and is_new == (url == "file")))
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert store.load("k") == left
@@ -271,7 +272,7 @@ def test_the_database_itself_refuses_rows_that_break_a_guarantee(sqlite_store: S
     """Whoever writes them: one open session, one id, known words, known parents, columns of their types."""
     committed(sqlite_store, begin)
     with pytest.raises(Exception, match=r"constraint failed|cannot store TEXT"):
-        sqlite_store._database.execute_sql(sql)
+        sqlite_store._dialect.database.execute_sql(sql)
 
 
 def test_one_running_turn_and_one_turn_for_an_idempotency_key(sqlite_store: SQLStore) -> None:
@@ -282,9 +283,9 @@ def test_one_running_turn_and_one_turn_for_an_idempotency_key(sqlite_store: SQLS
         "is_error, session_id, errors, stop_reason, usage, cost_usd, http_status, healed, {}, {} FROM turn"
     )
     with pytest.raises(Exception, match=r"UNIQUE constraint failed: turn.conversation"):
-        sqlite_store._database.execute_sql(copy.format("running", "NULL", "NULL", "NULL"))
+        sqlite_store._dialect.database.execute_sql(copy.format("running", "NULL", "NULL", "NULL"))
     with pytest.raises(Exception, match=r"UNIQUE constraint failed: turn.conversation, turn.idempotency_key"):
-        sqlite_store._database.execute_sql(copy.format("failed", "1", "'fresh'", "idempotency_key"))
+        sqlite_store._dialect.database.execute_sql(copy.format("failed", "1", "'fresh'", "idempotency_key"))
 
 
 def test_a_violation_is_told_without_the_values_of_the_row(store: SQLStore) -> None:
@@ -384,9 +385,9 @@ def test_a_file_is_its_owners_only_and_runs_in_wal_mode_with_foreign_keys(
     path = Path(sqlite_url.removeprefix("sqlite:///"))
     files = [path, path.with_name("chat.db-wal"), path.with_name("chat.db-shm")]
     assert [stat.S_IMODE(file.stat().st_mode) for file in files] == [0o600] * 3
-    assert sqlite_store._database.pragma("journal_mode") == "wal"
-    assert sqlite_store._database.pragma("foreign_keys") == 1
-    assert sqlite_store._database.pragma("busy_timeout") == 10_000
+    assert sqlite_store._dialect.database.pragma("journal_mode") == "wal"
+    assert sqlite_store._dialect.database.pragma("foreign_keys") == 1
+    assert sqlite_store._dialect.database.pragma("busy_timeout") == 10_000
 
 
 @pytest.mark.parametrize(
@@ -397,9 +398,9 @@ def test_durability_decides_which_commits_are_synced(sqlite_url: str, durability
     with SQLStore(sqlite_url, durability=durability) as store:
         step = begin(NEW)
         store.commit(step)
-        assert store._database.pragma("synchronous") == begun
+        assert store._dialect.database.pragma("synchronous") == begun
         store.commit(finish(step.after, Result()))
-        assert store._database.pragma("synchronous") == ended
+        assert store._dialect.database.pragma("synchronous") == ended
 
 
 def test_many_threads_may_use_one_store(sqlite_url: str) -> None:
@@ -461,7 +462,7 @@ def test_a_writer_goes_on_as_soon_as_the_other_is_done(sqlite_url: str) -> None:
     with SQLStore(sqlite_url) as store:
         other = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None, check_same_thread=False)
         other.execute("BEGIN IMMEDIATE")
-        store._database.execute_sql("PRAGMA busy_timeout = 0")
+        store._dialect.database.execute_sql("PRAGMA busy_timeout = 0")
         timer = threading.Timer(0.05, other.execute, ["ROLLBACK"])
         timer.start()
         store.commit(begin(NEW))
@@ -475,13 +476,13 @@ def test_a_full_disk_refuses_the_step_and_loses_nothing(sqlite_url: str, where: 
     """SQLite may have rolled back by itself; the next step that fits is fine."""
     with SQLStore(sqlite_url if where == "file" else "sqlite:///:memory:") as store:
         conversation = committed(store, begin)
-        pages = store._database.pragma("page_count")
-        store._database.pragma("max_page_count", pages)
+        pages = store._dialect.database.pragma("page_count")
+        store._dialect.database.pragma("max_page_count", pages)
         long = Answer((("assistant", (text_block("x" * 100_000),), None),))
         with pytest.raises(StoreError, match="database or disk is full"):
             store.commit(finish(conversation, Result(), long))
         assert store.load("k") == conversation
-        store._database.pragma("max_page_count", pages + 100)
+        store._dialect.database.pragma("max_page_count", pages + 100)
         store.commit(finish(conversation, Result(), long))
         assert len(store.messages(conversation)) == 2
 
@@ -533,7 +534,7 @@ def test_a_url_that_names_no_database_is_refused(url: str, why: str) -> None:
 
 def test_migrations_are_kept_in_a_table_of_the_librarys_own(sqlite_store: SQLStore) -> None:
     """An application may have migrations, too, in the same database."""
-    assert "conversation_fsm_migration" in sqlite_store._database.get_tables()
+    assert "conversation_fsm_migration" in sqlite_store._dialect.database.get_tables()
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite://:memory:", "sqlite:///", "sqlite:///:memory:"])
@@ -554,7 +555,7 @@ def test_a_file_may_have_any_name_and_stays_where_it_was(tmp_path: Path, monkeyp
         monkeypatch.chdir(folder)
         step = begin(NEW)
         store.commit(step)
-        store._database.close()
+        store._dialect.database.close()
         assert store.load("k") == step.after
     assert (folder / "chat.db").exists()
 
@@ -592,7 +593,7 @@ def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path: Path)
 def test_a_database_of_a_newer_version_is_refused(url: str) -> None:
     """Nothing is changed."""
     with SQLStore(url) as store:
-        store._database.execute_sql(
+        store._dialect.database.execute_sql(
             "INSERT INTO conversation_fsm_migration (name, applied) VALUES ('0099_the_future', '2030-01-01')"
         )
     with pytest.raises(SchemaVersionError, match="'0099_the_future', which this version"):
@@ -643,7 +644,7 @@ def test_a_corrupt_row_is_named_and_not_handed_on(
     conversation = committed(
         sqlite_store, lambda c: begin(c, idempotency_key="i"), lambda c: finish(c, Result(session_id="s"))
     )
-    sqlite_store._database.execute_sql(f"UPDATE {table} SET {column} = {value}")
+    sqlite_store._dialect.database.execute_sql(f"UPDATE {table} SET {column} = {value}")
     with pytest.raises(
         CorruptRecord, match=f"conversation 'k': row 1, .* of table {table} is corrupt .*restore it from a backup"
     ):
@@ -664,8 +665,8 @@ def test_a_database_that_can_not_be_read_is_told_with_the_conversation(
 ) -> None:
     """Somebody has deleted a table."""
     conversation = committed(sqlite_store, begin)
-    sqlite_store._database.execute_sql("PRAGMA foreign_keys = 0")
-    sqlite_store._database.execute_sql(f"DROP TABLE {table}")
+    sqlite_store._dialect.database.execute_sql("PRAGMA foreign_keys = 0")
+    sqlite_store._dialect.database.execute_sql(f"DROP TABLE {table}")
     with pytest.raises(StoreError, match=f"conversation 'k': the database can't be used .*no such table: {table}"):
         read(sqlite_store, conversation)
 
@@ -674,7 +675,7 @@ def test_a_database_that_can_not_be_read_is_told_with_the_conversation(
 def test_a_corrupt_row_in_a_list_of_conversations_is_named_too(sqlite_store: SQLStore, read: str) -> None:
     """The list is not of one conversation; the row tells which it was."""
     committed(sqlite_store, begin)
-    sqlite_store._database.execute_sql("UPDATE conversation SET metadata = '[1]'")
+    sqlite_store._dialect.database.execute_sql("UPDATE conversation SET metadata = '[1]'")
     with pytest.raises(CorruptRecord, match=r"^row 1, 'k' of table conversation is corrupt \(TypeError: "):
         getattr(sqlite_store, read)()
 
@@ -682,8 +683,8 @@ def test_a_corrupt_row_in_a_list_of_conversations_is_named_too(sqlite_store: SQL
 def test_a_row_that_breaks_g1_is_corrupt_even_if_the_database_let_it_pass(sqlite_store: SQLStore) -> None:
     """Constraints can be switched off."""
     committed(sqlite_store, begin)
-    sqlite_store._database.execute_sql("PRAGMA ignore_check_constraints = 1")
-    sqlite_store._database.execute_sql("UPDATE conversation SET session_id = 's'")
+    sqlite_store._dialect.database.execute_sql("PRAGMA ignore_check_constraints = 1")
+    sqlite_store._dialect.database.execute_sql("UPDATE conversation SET session_id = 's'")
     with pytest.raises(CorruptRecord, match="of table conversation"):
         sqlite_store.load("k")
 
@@ -698,7 +699,7 @@ def plans(statements: Statements, database: SqliteDatabase) -> Iterator[tuple[st
 
 def test_no_statement_scans_a_table_or_sorts(sqlite_store: SQLStore) -> None:
     """So that the cost of a turn does not grow."""
-    for name, plan in plans(sqlite_store._sql, sqlite_store._database):
+    for name, plan in plans(sqlite_store._sql, sqlite_store._dialect.database):
         assert "TEMP B-TREE" not in plan, (name, plan)
         assert "SCAN" not in plan or name == "running", (name, plan)
         assert "SCAN" not in plan or "conversation_running" in plan, (name, plan)
