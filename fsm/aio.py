@@ -2,7 +2,8 @@
 
 :class:`AsyncSessionManager` works under asyncio and trio (by anyio) and is as thin a shell as its synchronous twin: it
 awaits the same coroutines of the same driver. The store is called in a bounded pool of threads, so the loop never
-waits for a disk, and no more turns run at once than it was told.
+waits for a disk, and no more turns run at once than it was told. What comes at the same time goes to a thread together
+(:mod:`fsm.bundles`).
 
 A cancellation, wherever it strikes, ends the turn as ``interrupted`` before it goes on its way (G9).
 """
@@ -13,22 +14,24 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mappi
 from contextlib import AbstractContextManager, asynccontextmanager
 from datetime import datetime
 from functools import partial
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar, cast
 
 import anyio
 import anyio.to_thread
 
+from fsm.bundles import Bundles
 from fsm.content import Content
 from fsm.context import ContextWindow
 from fsm.driven import DrivenTurn
 from fsm.driver import Driver
+from fsm.effects import Step
 from fsm.errors import InvalidInput
 from fsm.ports import Ports
 from fsm.provider import AsyncProvider, Provider, Request
 from fsm.records import Conversation, Message, Session, Transition, Turn
 from fsm.results import Event
 from fsm.settings import Observer, OnBusy, Settings, utc_now
-from fsm.store import Store
+from fsm.store import SharingStore, Store
 from fsm.turn import Reply
 
 __all__ = ["AsyncSessionManager", "AsyncStreamedTurn"]
@@ -67,20 +70,48 @@ class _ThreadedEvents(AsyncIterator[object]):
             await self._ports.call(close)
 
 
+def _outcomes(calls: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Call one after the other; for each, what it returned or raised."""
+
+    def outcome(call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except Exception as error:  # noqa: BLE001  # for its own caller
+            return error
+
+    return [outcome(call) for call in calls]
+
+
 class _Ports(Ports):
     """The world as an event loop sees it."""
 
-    def __init__(self, provider: AsyncProvider | Provider, threads: int) -> None:
+    def __init__(self, store: Store, provider: AsyncProvider | Provider, threads: int) -> None:
         self._provider = provider
+        self._is_asynchronous = isinstance(provider, AsyncProvider)
         self._threads = anyio.CapacityLimiter(threads)
+        self._commits: Bundles[Step, Any] | None = None
+        self._looks: Bundles[Callable[[], Any], Any] = Bundles(_outcomes)
+        self._quick: tuple[Callable[..., Any], ...] = ()
+        # Of the store's own kind: one that stands in for another and passes on what it does not know has no such method.
+        if isinstance(store, SharingStore) and hasattr(type(store), "commit_many") and store.takes_many:
+            self._commits = Bundles(store.commit_many)
+            self._commit = store.commit
+            self._quick = (store.load, store.dead, store.turn_by_idempotency_key)
 
     async def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        return await anyio.to_thread.run_sync(partial(function, *args, **kwargs), limiter=self._threads)
+        call = partial(function, *args, **kwargs)
+        if self._commits is not None and function == self._commit:
+            found: R = await self._commits.call(*call.args)
+        elif function in self._quick:
+            found = await self._looks.call(call)
+        else:
+            found = await anyio.to_thread.run_sync(call, limiter=self._threads)
+        return found
 
     def events(self, request: Request) -> AsyncIterator[object]:
-        if isinstance(self._provider, AsyncProvider):
-            return self._provider.astream(request)
-        return _ThreadedEvents(self._provider, request, self)
+        if self._is_asynchronous:
+            return cast("AsyncProvider", self._provider).astream(request)
+        return _ThreadedEvents(cast("Provider", self._provider), request, self)
 
     async def sleep(self, seconds: float) -> None:
         await anyio.sleep(seconds)
@@ -116,7 +147,9 @@ class AsyncSessionManager:
         observers: called on the event loop with each transition after it was committed.
         clock: tells the time as an aware ``datetime`` in UTC.
         max_turns: how many turns may run at once; others wait for a place.
-        threads: how many threads may call the store at once.
+        threads: how many threads may call the store, or a synchronous provider, at once. Where steps share a
+            transaction (``store.takes_many``), commits have a thread of their own, and so has what is looked up for a
+            turn: they go there in bundles, and wait for nobody else.
 
     Raises:
         InvalidInput: an argument is not usable.
@@ -166,7 +199,7 @@ class AsyncSessionManager:
             observers=observers,
             clock=clock,
         )
-        self._ports = _Ports(provider, threads)
+        self._ports = _Ports(store, provider, threads)
         self._driver = Driver(store, self._ports, settings)
         self._store = store
         self._places = anyio.Semaphore(max_turns)

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from fsm.effects import Step
 from fsm.records import Conversation, Message, Session, Transition, Turn
 
-__all__ = ["Store"]
+__all__ = ["SharingStore", "Store"]
 
 
 class Store(Protocol):
@@ -92,4 +92,22 @@ class Store(Protocol):
 
     def running(self, *, until: datetime | None = None, limit: int = 100) -> Sequence[Conversation]:
         """Conversations with a running turn whose lease is over at ``until`` (None: any), the oldest lease first."""
+        ...
+
+
+@runtime_checkable
+class SharingStore(Store, Protocol):
+    """A store in which steps that are committed at the same time may share a transaction, and its sync."""
+
+    @property
+    def takes_many(self) -> bool:
+        """Whether it pays to hand over many steps at once."""
+        ...
+
+    def commit_many(self, steps: Sequence[Step]) -> Sequence[Exception | None]:
+        """Write steps of different conversations; for each, what :meth:`~Store.commit` would have raised, or None.
+
+        Each is written whole or not at all, and none can fail another. All that is not refused is as durable as a
+        :meth:`~Store.commit` would have made it.
+        """
         ...

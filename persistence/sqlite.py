@@ -42,7 +42,9 @@ class _Connection(sqlite3.Connection):
 class _Mine(threading.local):
     """What belongs to a thread.
 
-    Not kept by the connection: the two would keep each other, and be closed late.
+    Attributes:
+        cursor: what runs all that the thread writes, from the first transaction on; making one costs as much as a
+            statement. The connection does not keep it: the two would keep each other, and be closed late.
     """
 
     cursor: Any = None
@@ -89,7 +91,7 @@ class SQLite:
 
     def run(self, writes: Sequence[Write]) -> Refusal | None:
         """Run statements in their order, up to the first that is refused."""
-        cursor = self._cursor()
+        cursor = self._mine.cursor
         for statement, values in writes:
             try:
                 cursor.execute(statement.sql, values)
@@ -101,33 +103,20 @@ class SQLite:
 
     def begin(self, *, synced: bool) -> None:
         """``BEGIN IMMEDIATE``: the write lock now, so that no transaction fails half-way for want of it."""
-        cursor = self._cursor()
-        connection = cursor.connection
+        connection = self.database.connection()
+        cursor = self._mine.cursor
+        if cursor is None or cursor.connection is not connection:
+            cursor = self._mine.cursor = connection.cursor()
         if not self._in_memory:
             self._check_file(connection)
         if connection.synced is not synced:
-            self._execute(cursor, SYNCED if synced else UNSYNCED)
+            _execute(cursor, SYNCED if synced else UNSYNCED)
             connection.synced = synced
         self._begin_immediate(cursor)
 
     def commit(self) -> None:
         """``COMMIT``."""
-        self._execute(self._cursor(), "COMMIT")
-
-    def _cursor(self) -> Any:
-        """The cursor that runs all that this thread writes: making one costs as much as a statement."""
-        connection = self.database.connection()
-        cursor = self._mine.cursor
-        if cursor is None or cursor.connection is not connection:
-            cursor = self._mine.cursor = connection.cursor()
-        return cursor
-
-    @staticmethod
-    def _execute(cursor: Any, sql: str) -> None:
-        try:
-            cursor.execute(sql)
-        except Exception as error:
-            raise _as_peewee(error) from error
+        _execute(self._mine.cursor, "COMMIT")
 
     def _check_file(self, connection: _Connection) -> None:
         """SQLite in WAL mode goes on writing to a file that was deleted, where nobody will find it."""
@@ -145,7 +134,7 @@ class SQLite:
         deadline = time.monotonic() + self._timeout
         while True:
             try:
-                self._execute(cursor, "BEGIN IMMEDIATE")
+                _execute(cursor, "BEGIN IMMEDIATE")
             except PeeweeException as error:
                 if not self.may_retry(error) or time.monotonic() >= deadline:
                     raise
@@ -179,6 +168,13 @@ class SQLite:
         self.database.close()
         for connection in list(self._connections):
             connection.close()
+
+
+def _execute(cursor: Any, sql: str) -> None:
+    try:
+        cursor.execute(sql)
+    except Exception as error:
+        raise _as_peewee(error) from error
 
 
 def _as_peewee(error: Exception) -> PeeweeException:

@@ -127,8 +127,11 @@ class SQLStore:
 
     @property
     def takes_many(self) -> bool:
-        """Whether steps share a transaction, so that it pays to hand over many at once."""
-        return self._transactions.group is not None
+        """Whether steps share a transaction, so that it pays to hand over many at once.
+
+        Not in a subclass with a ``commit`` of its own: none is to go past it.
+        """
+        return self._transactions.group is not None and type(self).commit is SQLStore.commit
 
     def _is_synced(self, step: Step) -> bool:
         return self.durability == "strict" or (self.durability == "acknowledged" and step.acknowledged)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
 from typing import Any, NoReturn, TypeVar
 
 from peewee import IntegrityError, PeeweeException
@@ -29,6 +28,9 @@ from persistence.writes import Writes
 __all__ = ["Transactions"]
 
 R = TypeVar("R")
+
+ERRORS = (FSMError, MemoryError, PeeweeException)
+"""What a database, or what is done with it, may raise; anything else is a bug."""
 
 
 class Transactions:
@@ -57,30 +59,52 @@ class Transactions:
 
     def migrate(self) -> None:
         """Create the tables, or bring them up to date."""
-        with _Told(self._dialect):
+        try:
             self._persistently(lambda _: migrate(self._dialect))
+        except ERRORS as error:
+            self._tell(error, None)
 
     def select(self, statement: Statement, values: Mapping[str, Any], key: str | None = None) -> list[Any]:
         """The rows that a statement finds; ``key`` names the conversation in an error."""
-        with _Told(self._dialect, key):
+        try:
             return self._persistently(lambda _: self._select(statement, values))
+        except ERRORS as error:
+            self._tell(error, key)
 
     def commit(self, step: Step) -> None:
         """Write one step; see :meth:`persistence.SQLStore.commit`."""
-        with _Told(self._dialect, step.before.key):
+        try:
             self.group.commit(step) if self.group else self.alone(step)
+        except ERRORS as error:
+            self._tell(error, step.before.key)
 
     def commit_many(self, steps: Sequence[Step]) -> list[Exception | None]:
         """Write steps; see :meth:`persistence.SQLStore.commit_many`."""
-        outcomes = self.group.commit_many(steps) if self.group else [_error_of(self.alone, step) for step in steps]
+        if self.group is None or len(steps) == 1:
+            return [_error_of(self.commit, step) for step in steps]
+        outcomes = self.group.commit_many(steps)
         return [error and self._told(error, step.before.key) for step, error in zip(steps, outcomes, strict=True)]
 
     def _told(self, refused: Exception, key: str) -> Exception:
+        """What :meth:`commit` would have raised."""
         try:
-            with _Told(self._dialect, key):
-                raise refused
-        except Exception as error:  # noqa: BLE001  # for its own caller
-            return error
+            if isinstance(refused, ERRORS):
+                self._tell(refused, key)
+        except FSMError as told:
+            return told
+        return refused
+
+    def _tell(self, error: Exception, key: str | None) -> NoReturn:
+        """Raise what the database raised as an error of this library that names the conversation."""
+        if isinstance(error, FSMError):
+            error.key = error.key or key
+            raise error
+        if isinstance(error, MemoryError):  # how Python's driver tells that SQLite has none
+            raise StoreError("the database has run out of memory; nothing of this step was stored", key) from error
+        what = str(error).partition("\n")[0] if not isinstance(error, IntegrityError) else "a row was refused"
+        is_lost = isinstance(error, PeeweeException) and self._dialect.is_lost(error)
+        outcome = "load the conversation to see what was stored" if is_lost else "nothing of this step was stored"
+        raise StoreError(f"the database can't be used ({type(error).__name__}: {what}); {outcome}", key) from error
 
     # One transaction
 
@@ -196,40 +220,6 @@ class Transactions:
     def _select(self, statement: Statement, values: Mapping[str, Any]) -> list[Any]:
         found: list[Any] = self._dialect.database.execute_sql(statement.sql, statement.bind(values)).fetchall()
         return found
-
-
-class _Told:
-    """What the database raises inside, as an error of this library that names the conversation."""
-
-    __slots__ = ("_dialect", "_key")
-
-    def __init__(self, dialect: Dialect, key: str | None = None) -> None:
-        self._dialect = dialect
-        self._key = key
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        match error:
-            case FSMError():
-                error.key = error.key or self._key
-            case MemoryError():  # how Python's driver tells that SQLite has none
-                raise StoreError(
-                    "the database has run out of memory; nothing of this step was stored", self._key
-                ) from error
-            case PeeweeException():
-                what = str(error).partition("\n")[0] if not isinstance(error, IntegrityError) else "a row was refused"
-                outcome = (
-                    "load the conversation to see what was stored"
-                    if self._dialect.is_lost(error)
-                    else "nothing of this step was stored"
-                )
-                raise StoreError(
-                    f"the database can't be used ({type(error).__name__}: {what}); {outcome}", self._key
-                ) from error
 
 
 def _error_of(commit: Callable[[Step], None], step: Step) -> Exception | None:

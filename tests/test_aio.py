@@ -259,7 +259,7 @@ async def test_no_more_threads_call_the_store_than_the_manager_was_told(sqlite_u
                 calling -= 1
             return found
 
-    with Counting(sqlite_url) as store:
+    with Counting(sqlite_url, group_commit=False) as store:
         manager = AsyncSessionManager(store, Polite(), threads=2)
         async with anyio.create_task_group() as tasks:
             for number in range(6):
@@ -326,8 +326,8 @@ def test_both_managers_behave_alike_if_they_are_told_nothing() -> None:
 class Countdown(_Ports):
     """Ports that cancel at the nth thing that is awaited, before or after it is done."""
 
-    def __init__(self, provider: Any, at: int, cancels: list[Callable[[], None]]) -> None:
-        super().__init__(provider, 4)
+    def __init__(self, store: SQLStore, provider: Any, at: int, cancels: list[Callable[[], None]]) -> None:
+        super().__init__(store, provider, 4)
         self.left = at
         self._cancels = cancels
 
@@ -362,7 +362,7 @@ async def cancelled_at(
     manager = AsyncSessionManager(store, provider)
     await manager.send(key, "hello")
     cancels: list[Callable[[], None]] = []
-    manager._driver.ports = countdown = Countdown(provider, at, cancels)
+    manager._driver.ports = countdown = Countdown(store, provider, at, cancels)
     came_through = await run(manager.send(key, "again"), cancels)
     assert came_through == (countdown.left <= 0)
     conversation = await AsyncSessionManager(store, provider).conversation(key)

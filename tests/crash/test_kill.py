@@ -110,13 +110,14 @@ def test_g8_g9_whoever_is_killed_nothing_acknowledged_is_missing(zygote: Zygote,
 
 @pytest.mark.timeout(KILLS)
 @pytest.mark.parametrize("batch", range(KILLS // BATCH // 4))
-def test_g8_g9_threads_that_commit_together_are_killed_and_nothing_acknowledged_is_missing(
-    zygote: Zygote, sqlite_url: str, batch: int
+@pytest.mark.parametrize("role", ["crowd", "gather"])
+def test_g8_g9_those_who_commit_together_are_killed_and_nothing_acknowledged_is_missing(
+    zygote: Zygote, sqlite_url: str, batch: int, role: str
 ) -> None:
-    """G1 to G9, with group commit: nobody is answered before the transaction that is shared is durable."""
+    """G1 to G9, with group commit, in threads and in tasks: none is answered before what is shared is durable."""
     seed = SEED + batch
     print(f"again with: CONVERSATION_FSM_SEED={seed}", file=sys.stderr)
-    slaughter = Slaughter(zygote, sqlite_url, seed, role="crowd", keys=[f"k{number}" for number in range(16)])
+    slaughter = Slaughter(zygote, sqlite_url, seed, role=role, keys=[f"k{number}" for number in range(16)])
     slaughter.go_on(BATCH)
     slaughter.audit()
     together = [report["steps"] for report in slaughter.reports if report["kind"] == "together"]

@@ -83,8 +83,10 @@ class UnsyncedStore(NotingStore):
 
 class _Unsynced(FragileSQLite):
     def begin(self, *, synced: bool) -> None:
-        self.database.execute_sql("PRAGMA synchronous = OFF")
-        self.database.execute_sql("BEGIN IMMEDIATE")
+        connection = self.database.connection()
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.synced = synced
+        super().begin(synced=synced)
 
 
 def record(path: Path, kind: type[NotingStore] = NotingStore, **options: Any) -> Recording:

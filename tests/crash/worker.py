@@ -11,17 +11,20 @@ import json
 import os
 import random
 import secrets
+import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from typing import Any
 from unittest import mock
 
+import anyio
+import anyio.lowlevel
 import attrs
 from attrs import field, frozen
 
-from fsm import FSMError, Reply, Request, Result, SessionManager, StoreError, TextDelta, TurnStatus
+from fsm import AsyncSessionManager, FSMError, Reply, Request, Result, SessionManager, StoreError, TextDelta, TurnStatus
 from fsm.content import text_of
 from fsm.effects import AddMessage, EndTurn, Step
 from fsm.results import EXPIRED, Event
@@ -33,7 +36,7 @@ PROVIDER = "worker's"
 
 
 THREADS = 8
-"""How many threads a crowd has."""
+"""How many threads a crowd has, and how many tasks those who gather."""
 
 
 @frozen(kw_only=True)
@@ -76,6 +79,12 @@ class Moody:
 
     def __init__(self, worker: "Worker") -> None:
         self._worker = worker
+
+    async def astream(self, request: Request) -> AsyncIterator[Event]:
+        """The same, for others to run meanwhile."""
+        for event in self.stream(request):
+            await anyio.lowlevel.checkpoint()
+            yield event
 
     def stream(self, request: Request) -> Iterator[Event]:
         """Answer, or report some death or other."""
@@ -194,6 +203,28 @@ class Worker:
                 for done in [threads.submit(self._talk, store, name) for name in names]:
                     done.result()
 
+    def gather(self) -> None:
+        """Talk in many tasks at once, whose calls go to the store in bundles."""
+        with GroupingStore(self.job.url, timeout=self.job.timeout, durability=self.job.durability) as store:
+            store.worker = self
+            self.report("ready")
+            anyio.run(self._gather, store)
+
+    async def _gather(self, store: SQLStore) -> None:
+        manager = AsyncSessionManager(
+            store, Moody(self), lease=self.job.lease, on_busy="wait", busy_timeout=self.job.busy_timeout
+        )
+
+        async def talk(name: str) -> None:
+            for number in itertools.islice(itertools.count(), self.job.turns):
+                text = f"{name} {number}"
+                reply = await manager.send(self.chance.choice(self.job.keys), text)
+                self.acknowledge(reply.key, reply.turn, text, reply.text, reply.status)
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(THREADS):
+                tasks.start_soon(talk, f"{self.job.name}, task {number}")
+
     def hold(self) -> None:
         """Read half of an answer, and the rest when told to; report what came of it."""
         with self.store() as store:
@@ -265,6 +296,7 @@ class HastyStore(SQLStore):
                 said = [each.message.text for each in step.effects if isinstance(each, AddMessage)]
                 asked = self.messages(step.before, limit=1)[0].text
                 self.worker.acknowledge(step.after.key, effect.number, asked, "".join(said), effect.status)
+                time.sleep(0.005)  # as a slow disk would; a quick commit is seldom killed between the two
         super().commit(step)
 
 
