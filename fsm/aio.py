@@ -92,7 +92,7 @@ class _Ports(Ports):
         self._commits: Bundles[Step, Any] | None = None
         self._looks: Bundles[Callable[[], Any], Any] = Bundles(_outcomes)
         self._quick: tuple[Callable[..., Any], ...] = ()
-        # Of the store's own kind: one that stands in for another and passes on what it does not know has no such method.
+        # A store that stands in for another, and passes on what it does not know, has no such method of its own.
         if isinstance(store, SharingStore) and hasattr(type(store), "commit_many") and store.takes_many:
             self._commits = Bundles(store.commit_many)
             self._commit = store.commit
