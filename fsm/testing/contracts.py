@@ -45,7 +45,7 @@ def check_store(
     >>> from fsm.testing import ReferenceStore
     >>> report = check_store(ReferenceStore, examples=5)
     >>> len(report.failed), [outcome.contract for outcome in report.skipped]
-    (0, ['two processes', 'kill -9'])
+    (0, ['together', 'two processes', 'kill -9'])
     """
 
     make = _Named(make_store)

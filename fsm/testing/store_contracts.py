@@ -8,7 +8,7 @@ writers at once, a killed process (:mod:`fsm.testing.store_writers`).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -20,9 +20,10 @@ from fsm.content import text_block
 from fsm.errors import Conflict, InvalidInput, StoreError
 from fsm.records import Conversation, Message, TurnStatus
 from fsm.results import Result
+from fsm.store import SharingStore
 from fsm.testing import store_scripts as s
 from fsm.testing.bench import Bench
-from fsm.testing.report import Broken, Contract
+from fsm.testing.report import Broken, Contract, NotApplicable
 from fsm.testing.store_actions import EPOCH, LEASE, OWNER, Action, Begin, End, Extend, Late, Reset, Script
 from fsm.testing.store_looks import (
     KEYS_TOUR,
@@ -208,6 +209,39 @@ def retries(bench: Bench) -> None:
             refused(play, step, f"step {len(play.story)} is committed once more", Conflict)
 
 
+def together(bench: Bench) -> None:
+    """Of steps that are handed over at once each stands for itself: the good ones are written, the bad ones are not."""
+    with bench.store() as store:
+        if not isinstance(store, SharingStore):
+            raise NotApplicable("it takes one step at a time: it has no commit_many")
+        play = s.Play(store)
+        for action in (Begin("a"), Begin("b"), Begin("c"), Begin("d"), End("d")):
+            play.do(action)
+        late, bad = End("a").decide(play), End("b").decide(play)
+        play.do(Reset("a"))
+        good = [Begin("e", "first").decide(play), End("c", "expired").decide(play), Begin("d", "next").decide(play)]
+        assert late and bad and all(good)  # noqa: S101, PT018  # possible by construction
+        bad = attrs.evolve(bad, effects=(*bad.effects, BAD_EFFECTS["the end of a turn that never began"](bad.before)))
+        first, second, third = (step for step in good if step is not None)
+        _hand_over(play, [(first, None), (late, Conflict), (second, None), (bad, StoreError), (third, None)])
+        _hand_over(play, [(attrs.evolve(first), Conflict)])
+        _hand_over(play, [])
+
+
+def _hand_over(play: s.Play, steps: Sequence[tuple[fx.Step, type[Exception] | None]]) -> None:
+    """Commit steps at once, and see that of each became what it says."""
+    names = [kind and kind.__name__ for _, kind in steps]
+    play.story.append(f"{len(steps)} steps are handed over at once; what must come of them is {names}")
+    outcomes = play.attempt("commit_many(steps)", play.store.commit_many, [step for step, _ in steps])  # type: ignore[attr-defined]
+    play.compare("commit_many(steps)", names, [error and type(error).__name__ for error in outcomes])
+    for step, kind in steps:
+        if kind is None:
+            play.reference.commit(step)
+    for key in {step.after.key for step, _ in steps}:
+        play.acted = key
+        look_at_rows(play)
+
+
 def bad_input(bench: Bench) -> None:
     """A negative bound is no page."""
     with bench.store() as store:
@@ -245,6 +279,7 @@ CONTRACTS: tuple[Contract[Bench], ...] = (
     Contract("atomicity", "a step is written whole or not at all (G16)", atomicity),
     Contract("stale snapshots", "a step decided from an old version is a conflict", stale_snapshots),
     Contract("retries", "a step that is committed twice is written once (G13)", retries),
+    Contract("together", "of steps that are handed over at once each stands for itself (G16)", together),
     Contract("bad input", "what can be no page is refused", bad_input),
     Contract("two threads", "of two threads nobody loses a turn (G5)", threads),
     Contract("two processes", "of two processes nobody loses a turn (G5)", processes),

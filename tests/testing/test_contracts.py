@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import psycopg
 import pytest
 
 from fsm import FSMError, Store
+from fsm.effects import Step
 from fsm.providers import AnthropicMessages, DemoProvider
 from fsm.testing import ConformanceError, Outcome, ReferenceStore, Report, check_provider, check_store
 from fsm.testing import store_scripts as s
@@ -36,7 +38,7 @@ def statuses(report: Report) -> dict[str, str]:
 def test_the_reference_store_passes_all_that_can_be_asked_of_a_store_in_memory() -> None:
     """No other process can open it."""
     report = check_store(ReferenceStore)
-    assert [outcome.contract for outcome in report.skipped] == ["two processes", "kill -9"]
+    assert [outcome.contract for outcome in report.skipped] == ["together", "two processes", "kill -9"]
     assert len(report.passed) == 16
     assert report.subject == "ReferenceStore"
 
@@ -119,6 +121,60 @@ def test_the_messages_api_passes_all_that_can_be_asked_of_an_api_that_keeps_noth
 # What is found, and how it is told
 
 
+class Sharing(ReferenceStore):
+    """A store that takes many steps at once, and is right."""
+
+    takes_many = True
+
+    def commit_many(self, steps: Sequence[Step]) -> Sequence[Exception | None]:
+        return [self.outcome(step) for step in steps]
+
+    def outcome(self, step: Step) -> Exception | None:
+        try:
+            self.commit(step)
+        except FSMError as error:
+            return error
+        return None
+
+
+class FailsNeighbours(Sharing):
+    """One that is refused fails all that were handed over with it."""
+
+    def commit_many(self, steps: Sequence[Step]) -> Sequence[Exception | None]:
+        bad = [error for step in steps if (error := type(self)(dict(self._rows), self._lock).outcome(step))]
+        return [bad[0]] * len(steps) if bad else super().commit_many(steps)
+
+
+class SwallowsTheBad(Sharing):
+    """One that is refused is acknowledged."""
+
+    def outcome(self, step: Step) -> Exception | None:
+        super().outcome(step)
+        return None
+
+
+class ForgetsTheLast(Sharing):
+    """The last one of several is acknowledged and not written."""
+
+    def commit_many(self, steps: Sequence[Step]) -> Sequence[Exception | None]:
+        return (
+            [*super().commit_many(steps[:-1]), *([None] * (len(steps) > 1))]
+            if len(steps) > 1
+            else super().commit_many(steps)
+        )
+
+
+def test_a_store_that_takes_many_steps_at_once_passes() -> None:
+    assert statuses(check_store(Sharing, examples=3))["together"] == "passed"
+
+
+@pytest.mark.parametrize("wrong", [FailsNeighbours, SwallowsTheBad, ForgetsTheLast])
+def test_a_store_that_confuses_what_it_was_handed_at_once_is_caught(wrong: Any) -> None:
+    """By nothing else: one at a time it does everything right."""
+    report = check_store(wrong, examples=3, raise_on_failure=False)
+    assert [outcome.contract for outcome in report.failed] == ["together"]
+
+
 class Lies(ReferenceStore):
     """A store that forgets messages."""
 
@@ -143,7 +199,7 @@ def test_the_report_can_be_had_without_an_exception() -> None:
     report = check_store(Lies, examples=0, raise_on_failure=False)
     assert report.failed
     assert statuses(report)["rows"] == "failed"
-    assert f"{len(report.passed)} passed, {len(report.failed)} failed, 2 skipped" in str(report)
+    assert f"{len(report.passed)} passed, {len(report.failed)} failed, 3 skipped" in str(report)
     assert "\nfailed   rows " in str(report)
     with pytest.raises(ConformanceError):
         report.raise_for_failure()
@@ -200,7 +256,7 @@ def test_a_store_of_one_thread_is_not_asked_to_serve_two() -> None:
 def test_a_store_that_another_process_can_not_open_is_skipped_with_the_reason() -> None:
     """What the process said is the reason."""
     report = check_store(ReferenceStore, reopen=lambda _: unopenable, examples=0, raise_on_failure=False)
-    (reason, *_) = [outcome.why for outcome in report.skipped]
+    (_, reason, *_) = [outcome.why for outcome in report.skipped]
     assert reason == "another process can't open it: OSError: not here"
 
 
