@@ -38,6 +38,9 @@ NAME_LENGTH = 512
 """The longest provider session id, subtype or stop reason that is accepted, in characters."""
 
 
+_encode = json.JSONEncoder(allow_nan=False).encode
+
+
 def _is_text(instance: object, attribute: attrs.Attribute[str], value: object) -> None:
     if not isinstance(value, str):
         raise TypeError(f"{type(instance).__name__}.{attribute.name} must be text, not {type(value).__name__}")
@@ -62,7 +65,7 @@ def _is_json(instance: object, attribute: attrs.Attribute[Any], value: object) -
     if value is None:
         return
     try:
-        json.dumps(value, allow_nan=False)
+        _encode(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{type(instance).__name__}.{attribute.name} can't be written as JSON") from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any, Literal, TypeAlias, get_args
 
 from attrs import field, frozen
@@ -52,7 +53,7 @@ class Settings:
     observers: Collection[Observer] = ()
     clock: Callable[[], datetime] = utc_now
 
-    @property
+    @cached_property
     def lease_length(self) -> timedelta:
         """The lease as a length of time."""
         return timedelta(seconds=self.lease)

@@ -59,7 +59,8 @@ class Group:
 
     def commit(self, step: Step) -> None:
         """Commit a step; raises what ``alone`` raises, or the reason for which it was refused."""
-        self._check_process()
+        if self._pid != os.getpid():
+            self._start()  # whoever held the lock before a fork is not in the child
         if not self._waiting and self._leading.acquire(blocking=False):
             try:
                 self._alone(step)
@@ -72,7 +73,8 @@ class Group:
 
     def commit_many(self, steps: Sequence[Step]) -> list[Exception | None]:
         """Commit steps; for each, what :meth:`commit` would have raised."""
-        self._check_process()
+        if self._pid != os.getpid():
+            self._start()
         entries = [_Entry(step) for step in steps]
         self._waiting.extend(entries)
         with self._leading:
@@ -82,11 +84,6 @@ class Group:
             if entry.error is None and not entry.is_stored:
                 self._lead_one(entry)
         return [entry.error for entry in entries]
-
-    def _check_process(self) -> None:
-        """Whoever held the lock before a fork is not in the child."""
-        if self._pid != os.getpid():
-            self._start()
 
     def _start(self) -> None:
         self._pid = os.getpid()

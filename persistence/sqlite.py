@@ -63,6 +63,7 @@ class SQLite:
 
     def __init__(self, path: str, *, timeout: float) -> None:
         self.path = path if path == ":memory:" else os.path.abspath(path)  # the folder may change, the file must not
+        self._in_memory = path == ":memory:"
         self._timeout = timeout
         self._connections: weakref.WeakSet[_Connection] = weakref.WeakSet()
         self._mine = _Mine()
@@ -70,10 +71,6 @@ class SQLite:
         if not self._in_memory:
             _create_private(Path(path))
         self.database: Database = _Database(self._connections, self.path, timeout, in_memory=self._in_memory)
-
-    @property
-    def _in_memory(self) -> bool:
-        return self.path == ":memory:"
 
     def scope(self) -> AbstractContextManager[object]:
         """Nothing to hold for a file; the one connection for ``:memory:``."""

@@ -23,9 +23,16 @@ def test_no_sdk_is_loaded_before_a_provider_is_constructed(statement: str) -> No
     assert not loaded(statement) & {"anthropic", "pydantic", "httpx2", "click", "rich", "hypothesis"}
 
 
+def test_no_database_is_loaded_before_a_store_is_opened() -> None:
+    """peewee loads psycopg, where that is installed, whatever it is used for."""
+    database = {"peewee", "playhouse", "psycopg", "sqlite3"}
+    assert not loaded("import fsm; from persistence import SQLStore") & database
+    assert loaded("from persistence import SQLStore; SQLStore('sqlite:///:memory:')") >= {"peewee", "sqlite3"}
+
+
 def test_no_event_loop_is_loaded_before_the_asynchronous_manager_is_asked_for() -> None:
-    """It takes longer to import than the library; peewee loads psycopg, where that is installed, and so asyncio."""
-    assert not loaded("import fsm, persistence") & {"anyio", "fsm.aio"}
+    """It takes longer to import than the library."""
+    assert not loaded("import fsm, persistence") & {"anyio", "asyncio", "fsm.aio"}
     assert "fsm.aio" in loaded("from fsm import AsyncSessionManager")
     with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
         fsm.Nothing  # noqa: B018

@@ -1,7 +1,9 @@
-"""A durable turn here and with peers, at equal durability: the user's message synced, and then the answer.
+"""A turn here and with peers, at equal durability, in conversations of 10, 100 and 1,000 messages.
 
-``make bench-peers`` runs this in an environment of its own. Each peer stores a turn in two calls, as its own runner
-does, in conversations of 10, 100 and 1,000 messages. One that can't be imported or used is told, and left out.
+``make bench-peers`` runs this in an environment of its own. Two things are compared. *Storing* a turn is two calls: the
+user's message, and then the answer; nothing is read or decided. A *whole turn* is what a runner does around its model:
+read what it needs to know, store the message, store the answer. One that can't be imported or used is told, and left
+out.
 """
 
 from __future__ import annotations
@@ -9,44 +11,82 @@ from __future__ import annotations
 import asyncio
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from fsm import SessionManager
+from fsm import AsyncSessionManager, SessionManager
 from persistence import SQLStore
 from tests.benchmarks.measuring import Row, compare
 from tests.benchmarks.report import line, machine
-from tests.benchmarks.turns import Terse
+from tests.benchmarks.turns import Terse, steps
 
 SIZES = (10, 100, 1000)
 TURNS = 20
-ROUNDS = 5
+ROUNDS = 11
+REACH = -2.0
 ASKED, ANSWERED = "Where is my parcel?", "Your parcel is on its way."
 
 Turn = Callable[[], Awaitable[None]]
 """Stores one turn."""
 
+Make = Callable[[Path, int, bool], Awaitable[Turn]]
+"""Makes what stores turns: in a folder, in a conversation of so many messages, synced or not."""
 
-async def ours(folder: Path, messages: int) -> Turn:
-    """The whole manager, both commits synced."""
-    manager = SessionManager(SQLStore(f"sqlite:///{folder}/ours.db", durability="strict"), Terse())
-    for _ in range(messages // 2):
-        manager.send("k", ASKED)
+
+async def our_store(folder: Path, messages: int, synced: bool) -> Turn:
+    """The store alone; both commits synced, or neither."""
+    store = SQLStore(f"sqlite:///{folder}/store.db", durability="strict" if synced else "relaxed")
+    made = iter(steps(messages // 2 + TURNS * (ROUNDS + 1), 1))
+
+    async def turn() -> None:
+        store.commit(next(made))
+        store.commit(next(made))
+
+    return await _filled(turn, messages)
+
+
+async def our_manager(folder: Path, messages: int, synced: bool) -> Turn:
+    """The whole manager."""
+    store = SQLStore(f"sqlite:///{folder}/manager.db", durability="strict" if synced else "relaxed")
+    manager = SessionManager(store, Terse())
 
     async def turn() -> None:
         manager.send("k", ASKED)
 
-    return turn
+    return await _filled(turn, messages)
 
 
-async def openai_sqlite(folder: Path, messages: int) -> Turn:
-    """OpenAI Agents, SQLiteSession."""
+async def our_async_manager(folder: Path, messages: int, synced: bool) -> Turn:
+    """The same on the event loop."""
+    store = SQLStore(f"sqlite:///{folder}/async.db", durability="strict" if synced else "relaxed")
+    manager = AsyncSessionManager(store, Terse())
+
+    async def turn() -> None:
+        await manager.send("k", ASKED)
+
+    return await _filled(turn, messages)
+
+
+def _sqlite_session(folder: Path, synced: bool) -> Any:
+    """OpenAI Agents, SQLiteSession; SQLite syncs each commit unless it is told not to."""
     from agents import SQLiteSession
 
-    session = SQLiteSession("k", folder / "openai.db")
+    class Unsynced(SQLiteSession):
+        @staticmethod
+        def _configure_connection(connection: Any) -> None:
+            SQLiteSession._configure_connection(connection)
+            connection.execute("PRAGMA synchronous = NORMAL")
+
+    return (SQLiteSession if synced else Unsynced)("k", folder / "openai.db")
+
+
+async def openai_stores(folder: Path, messages: int, synced: bool) -> Turn:
+    """OpenAI Agents, SQLiteSession: two calls."""
+    session = _sqlite_session(folder, synced)
 
     async def turn() -> None:
         await session.add_items([{"role": "user", "content": ASKED}])
@@ -55,7 +95,19 @@ async def openai_sqlite(folder: Path, messages: int) -> Turn:
     return await _filled(turn, messages)
 
 
-async def openai_sqlalchemy(folder: Path, messages: int) -> Turn:
+async def openai_sqlite(folder: Path, messages: int, synced: bool) -> Turn:
+    """OpenAI Agents, SQLiteSession, as its runner uses it."""
+    session = _sqlite_session(folder, synced)
+
+    async def turn() -> None:
+        await session.get_items()
+        await session.add_items([{"role": "user", "content": ASKED}])
+        await session.add_items([{"role": "assistant", "content": ANSWERED}])
+
+    return await _filled(turn, messages)
+
+
+async def openai_sqlalchemy(folder: Path, messages: int, _: bool) -> Turn:
     """OpenAI Agents, SQLAlchemySession."""
     from agents.extensions.memory import SQLAlchemySession
 
@@ -63,13 +115,14 @@ async def openai_sqlalchemy(folder: Path, messages: int) -> Turn:
     session = SQLAlchemySession.from_url("k", url=url, create_tables=True)
 
     async def turn() -> None:
+        await session.get_items()
         await session.add_items([{"role": "user", "content": ASKED}])
         await session.add_items([{"role": "assistant", "content": ANSWERED}])
 
     return await _filled(turn, messages)
 
 
-async def langgraph(folder: Path, messages: int) -> Turn:
+async def langgraph(folder: Path, messages: int, _: bool) -> Turn:
     """LangGraph, SqliteSaver: a graph of one node whose state is the messages."""
     import sqlite3
 
@@ -89,7 +142,7 @@ async def langgraph(folder: Path, messages: int) -> Turn:
     return await _filled(turn, messages)
 
 
-async def adk(folder: Path, messages: int) -> Turn:
+async def adk(folder: Path, messages: int, _: bool) -> Turn:
     """Google ADK, DatabaseSessionService."""
     from google.adk.events import Event
     from google.adk.sessions import DatabaseSessionService
@@ -106,7 +159,7 @@ async def adk(folder: Path, messages: int) -> Turn:
     return await _filled(turn, messages)
 
 
-async def strands(folder: Path, messages: int) -> Turn:
+async def strands(folder: Path, messages: int, _: bool) -> Turn:
     """Strands, FileSessionManager: a file for each message, not synced."""
     from strands.session.file_session_manager import FileSessionManager
     from strands.types.session import Session, SessionAgent, SessionMessage, SessionType
@@ -133,46 +186,78 @@ async def _filled(turn: Turn, messages: int) -> Turn:
     return turn
 
 
-PEERS: dict[str, tuple[str, Callable[[Path, int], Awaitable[Turn]]]] = {
-    "conversation-fsm, SessionManager": ("conversation-fsm", ours),
-    "OpenAI Agents, SQLiteSession": ("openai-agents", openai_sqlite),
-    "OpenAI Agents, SQLAlchemySession": ("openai-agents", openai_sqlalchemy),
-    "LangGraph, SqliteSaver": ("langgraph", langgraph),
-    "ADK, DatabaseSessionService": ("google-adk", adk),
-    "Strands, FileSessionManager (not synced)": ("strands-agents", strands),
+OURS, AGENTS = "conversation-fsm", "openai-agents"
+
+GROUPS: dict[str, tuple[bool, dict[str, tuple[str, Make]]]] = {
+    "Storing a turn, not synced": (
+        False,
+        {"SQLStore": (OURS, our_store), "OpenAI Agents, SQLiteSession": (AGENTS, openai_stores)},
+    ),
+    "Storing a turn, synced twice": (
+        True,
+        {"SQLStore": (OURS, our_store), "OpenAI Agents, SQLiteSession": (AGENTS, openai_stores)},
+    ),
+    "A whole turn, not synced": (
+        False,
+        {
+            "SessionManager": (OURS, our_manager),
+            "AsyncSessionManager": (OURS, our_async_manager),
+            "OpenAI Agents, SQLiteSession": (AGENTS, openai_sqlite),
+            "Strands, FileSessionManager": ("strands-agents", strands),
+        },
+    ),
+    "A whole turn, synced twice": (
+        True,
+        {
+            "SessionManager": (OURS, our_manager),
+            "AsyncSessionManager": (OURS, our_async_manager),
+            "OpenAI Agents, SQLiteSession": (AGENTS, openai_sqlite),
+            "OpenAI Agents, SQLAlchemySession": (AGENTS, openai_sqlalchemy),
+            "LangGraph, SqliteSaver": ("langgraph", langgraph),
+            "ADK, DatabaseSessionService": ("google-adk", adk),
+        },
+    ),
 }
+"""What is compared: whether it is synced, and who takes part, ours first."""
+
+
+def _measure(runner: asyncio.Runner, turn: Turn) -> float:
+    async def several() -> float:
+        began = time.perf_counter()
+        for _ in range(TURNS):
+            await turn()
+        return (time.perf_counter() - began) / TURNS
+
+    return runner.run(several())
+
+
+def _made(runner: asyncio.Runner, group: str, size: int) -> dict[str, Turn]:
+    synced, members = GROUPS[group]
+    turns: dict[str, Turn] = {}
+    for name, (package, make) in members.items():
+        try:
+            turns[f"{name} ({package} {version(package)})"] = runner.run(make(Path(tempfile.mkdtemp()), size, synced))
+        except Exception as error:  # noqa: BLE001  # a peer that can't be used is left out, and told
+            print(f"  {name}: left out ({type(error).__name__}: {str(error)[:100]})", flush=True)
+    return turns
 
 
 def main() -> int:
     """Measure all of them, and print a table."""
     print(machine(), flush=True)
     with asyncio.Runner() as runner:
-        for size in SIZES:
-            turns: dict[str, Turn] = {}
-            for name, (package, make) in PEERS.items():
-                folder = Path(tempfile.mkdtemp())
-                try:
-                    turns[f"{name} {version(package)}"] = runner.run(make(folder, size))
-                except Exception as error:  # noqa: BLE001  # a peer that can't be used is left out, and told
-                    print(f"  {name}: left out ({type(error).__name__}: {str(error)[:100]})", flush=True)
-
-            def measure(turn: Turn) -> float:
-                import time
-
-                async def several() -> float:
-                    began = time.perf_counter()
-                    for _ in range(TURNS):
-                        await turn()
-                    return (time.perf_counter() - began) / TURNS
-
-                return runner.run(several())
-
-            found = compare({name: lambda _, turn=turn: measure(turn) for name, turn in turns.items()}, ROUNDS)
-            base = next(iter(found.values())).median
-            print(f"A durable turn in a conversation of {size:,} messages")
-            for name, one in found.items():
-                ratio = None if one.median == base else one.median / base
-                print(line(Row("peers", name, one.median * 1e6, "µs", ratio)), flush=True)
+        for group in GROUPS:
+            for size in SIZES:
+                turns = _made(runner, group, size)
+                found = compare(
+                    {name: lambda _, turn=turn: _measure(runner, turn) for name, turn in turns.items()}, ROUNDS
+                )
+                base = next(iter(found.values())).median
+                print(f"{group}, in a conversation of {size:,} messages")
+                for name, one in found.items():
+                    ratio = None if one.median == base else one.median / base
+                    reach = REACH if "Storing" in group and ratio is not None else None
+                    print(line(Row(group, name, one.median * 1e6, "µs", ratio, reach)), flush=True)
     return 0
 
 
