@@ -26,6 +26,7 @@ from fsm import (
     Message,
     Result,
     SchemaVersionError,
+    SessionManager,
     State,
     StoreError,
     TurnStatus,
@@ -33,6 +34,7 @@ from fsm import (
 from fsm import conversation as decide
 from fsm.content import text_block
 from fsm.effects import BindSession, CloseSession, EndTurn, ExtendTurn, Step
+from fsm.providers import DemoProvider
 from fsm.results import EXPIRED
 from fsm.turn import Answer
 from persistence import SQLStore
@@ -722,7 +724,31 @@ def test_no_statement_scans_a_table_or_sorts_on_postgresql(postgresql_url: str) 
             assert "Sort" not in plan, (name, plan)
 
 
-def test_the_cache_of_a_connection_holds_all_statements() -> None:
-    """So that none is prepared twice: Python's driver keeps 128."""
-    statements = Statements(SqliteDatabase(None))
-    assert len([one for one in vars(statements).values() if isinstance(one, Statement)]) + len(statements.page) < 100
+def test_no_statement_is_prepared_twice(sqlite_store: SQLStore) -> None:
+    """SQLite asks its authorizer about each statement that it prepares.
+
+    It prepares a PRAGMA anew each time, whoever runs it.
+    """
+    provider = DemoProvider(name="demo")
+    manager = SessionManager(sqlite_store, provider)
+
+    def everything_once(key: str) -> None:
+        manager.send(key, "hello", idempotency_key="once")
+        manager.send(key, "hello", idempotency_key="once")
+        provider.forget()
+        assert manager.send(key, "and again").healed
+        manager.reset(key)
+        for read in (manager.history, manager.turns, manager.sessions, manager.transitions):
+            read(key, limit=2)
+        manager.conversations(limit=2)
+        manager.recover()
+        sqlite_store._transactions.together([begin(Conversation(f"{key} too", len(prepared) + 7, NOW, NOW))])
+
+    prepared: list[tuple[Any, ...]] = []
+    connection = sqlite_store._dialect.database.connection()
+    connection.set_authorizer(lambda *asked: prepared.append(asked) or sqlite3.SQLITE_OK)
+    everything_once("a")
+    once = len(prepared)
+    everything_once("b")
+    assert once > 100
+    assert {asked[:2] for asked in prepared[once:]} == {(sqlite3.SQLITE_PRAGMA, "synchronous")}
