@@ -37,7 +37,7 @@ from fsm.provider import AsyncProvider, Provider, Request
 from fsm.records import Conversation, Message, Running, Session, Transition, Turn, TurnStatus
 from fsm.results import Event, Result, TextDelta, ToolResult, ToolUse
 from fsm.states import TABLE, Row, State, Trigger
-from fsm.store import Store
+from fsm.store import SharingStore, Store
 from fsm.turn import Reply, RunningTurn
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ __all__ = [
     "SchemaVersionError",
     "Session",
     "SessionManager",
+    "SharingStore",
     "State",
     "Store",
     "StoreError",

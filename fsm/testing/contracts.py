@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fsm.store import Store
-from fsm.testing import provider_contracts, store_contracts
+from fsm.testing import provider_contracts, store_contracts, talking
 from fsm.testing.bench import Bench
 from fsm.testing.report import Report, run_contracts
 
@@ -84,9 +84,7 @@ def check_provider(
     """
 
     make = _Named(make_provider)
-    outcomes = run_contracts(
-        provider_contracts.CONTRACTS, lambda: provider_contracts.Bench(make, tuple(messages), unknown_id)
-    )
+    outcomes = run_contracts(provider_contracts.CONTRACTS, lambda: talking.Bench(make, tuple(messages), unknown_id))
     return _finished(Report(make.name, outcomes), raise_on_failure=raise_on_failure)
 
 

@@ -8,241 +8,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from itertools import islice
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable
 
-import attrs
-from anyio.from_thread import BlockingPortal, start_blocking_portal
-from attrs import define, field, frozen
-
-from fsm.content import text_block
-from fsm.context import ContextWindow, rebuild
-from fsm.provider import Request
-from fsm.records import Message
 from fsm.results import Result, TextDelta, ToolResult, ToolUse
 from fsm.states import Trigger
-from fsm.testing.bench import close
 from fsm.testing.report import Broken, Contract, NotApplicable
-from fsm.turn import RunningTurn
+from fsm.testing.talking import Bench, Room, Talk, names_of, room_of
 
-__all__ = ["CONTRACTS", "Bench"]
-
-Way: TypeAlias = Literal["stream", "astream"]
-
-EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
-EVENTS = 100_000
-"""More events than any answer has."""
+__all__ = ["CONTRACTS"]
 
 PATIENCE = 3.0
 """How long a provider may take to stop what it was doing when it is closed, in seconds."""
-
-
-@define
-class Bench:
-    """What a contract works with."""
-
-    make_provider: Callable[[], Any]
-    messages: tuple[str, ...]
-    unknown_id: str
-
-    @contextmanager
-    def provider(self) -> Iterator[Any]:
-        """A provider of its own."""
-        provider = self.make_provider()
-        try:
-            yield provider
-        finally:
-            close(provider)
-
-    def ways(self) -> list[Way]:
-        """In which ways it can be asked."""
-        with self.provider() as provider:
-            both: tuple[Way, ...] = ("stream", "astream")
-            ways = [way for way in both if callable(getattr(provider, way, None))]
-        if not ways:
-            raise Broken("it must have a method stream or astream, and has neither")
-        return ways
-
-
-@frozen
-class Heard:
-    """What came for one request.
-
-    Attributes:
-        events: what was yielded.
-        error: what was raised instead of going on.
-    """
-
-    events: list[object] = field(factory=list)
-    error: Exception | None = None
-
-    @property
-    def results(self) -> list[Result]:
-        """The results among it."""
-        return [event for event in self.events if isinstance(event, Result)]
-
-
-@define
-class Room:
-    """One provider, asked in one way."""
-
-    bench: Bench
-    provider: Any
-    way: Way
-    portal: BlockingPortal | None
-
-    def talk(self, key: str = "a") -> Talk:
-        """A conversation with it."""
-        return Talk(self, key)
-
-    def read(self, request: Request, take: int = EVENTS) -> Heard:
-        """Ask, read so many events at most, and close."""
-        if self.portal is not None:
-            return self.portal.call(self._read_async, request, take)
-        heard = Heard()
-        try:
-            events = iter(self.provider.stream(request))
-            heard.events.extend(islice(events, take))
-            close(events)
-        except Exception as error:  # noqa: BLE001  # a finding, not ours to let through
-            return attrs.evolve(heard, error=error)
-        return heard
-
-    async def _read_async(self, request: Request, take: int) -> Heard:
-        heard = Heard()
-        try:
-            events: AsyncIterator[object] = self.provider.astream(request)
-            while len(heard.events) < take:
-                try:
-                    heard.events.append(await anext(events))
-                except StopAsyncIteration:
-                    break
-            aclose = getattr(events, "aclose", None)
-            if aclose is not None:
-                await aclose()
-        except Exception as error:  # noqa: BLE001  # a finding, not ours to let through
-            return attrs.evolve(heard, error=error)
-        return heard
-
-
-@contextmanager
-def _room(bench: Bench, way: Way) -> Iterator[Room]:
-    if way == "stream":
-        with bench.provider() as provider:
-            yield Room(bench, provider, way, None)
-        return
-    with start_blocking_portal() as portal, bench.provider() as provider:
-        try:
-            yield Room(bench, provider, way, portal)
-        finally:
-            if callable(getattr(provider, "aclose", None)):
-                portal.call(provider.aclose)
-
-
-@define
-class Talk:
-    """One conversation, kept as a manager would keep it.
-
-    Attributes:
-        story: what was asked and what came, in words.
-        session_id: the session that the last result named.
-    """
-
-    room: Room
-    key: str
-    story: list[str] = field(factory=list)
-    session_id: str | None = None
-    _messages: list[Message] = field(factory=list)
-    _turns: int = 0
-    _session: int = 1
-    _opened: int = 0
-
-    def hear(self, *, resume: str | None = None, take: int = EVENTS) -> Heard:
-        """Ask the next message, resuming this session or none, and keep what was said."""
-        request = self._request(resume)
-        heard = self.room.read(request, take)
-        self.story.append(self._told(request, heard, take))
-        self._keep(request, heard)
-        return heard
-
-    def ask(self, *, resume: str | None = None) -> Result:
-        """The same, for a result.
-
-        Raises:
-            Broken: it raised, or there was no result.
-        """
-        heard = self.hear(resume=resume)
-        if heard.error is not None:
-            raise self.broken(f"{self.room.way} raised {type(heard.error).__name__}: {heard.error}")
-        if not heard.results:
-            raise self.broken(f"{self.room.way} ended without a result")
-        return heard.results[0]
-
-    def succeed(self, *, resume: str | None = None) -> Result:
-        """The same, for an answer."""
-        result = self.ask(resume=resume)
-        if result.trigger is not Trigger.SUCCEEDED:
-            raise self.broken(f"the message must be answered, and the result is {result.reason}")
-        return result
-
-    def broken(self, why: str) -> Broken:
-        """The error that tells this talk."""
-        return Broken(why, self.story)
-
-    def _request(self, resume: str | None) -> Request:
-        messages = self.room.bench.messages
-        content = (text_block(messages[self._turns % len(messages)]),)
-        self._turns += 1
-        past = self._messages[: self._opened]
-        own = self._messages[self._opened :]
-        if resume is None:
-            self._session += bool(self._messages)
-            self._opened = len(self._messages)
-            history = rebuild(self._messages, ContextWindow(), content)
-        elif getattr(self.room.provider, "wants_transcript", False):
-            history = (*rebuild(past, ContextWindow(), own[0].content if own else content), *own)
-        else:
-            history = ()
-        return Request(self.key, self._turns, self._session, content, resume, tuple(history))
-
-    def _keep(self, request: Request, heard: Heard) -> None:
-        if not heard.results or heard.results[0].trigger is not Trigger.SUCCEEDED:
-            return
-        self.session_id = heard.results[0].session_id or request.session_id
-        turn = RunningTurn(self.key, self._turns)
-        for event in heard.events:
-            if not turn.done and isinstance(event, TextDelta | ToolUse | ToolResult | Result):
-                turn.feed(event)
-        self._add("user", request.content, None)
-        for said in turn.answer().messages:
-            self._add(*said)
-
-    def _add(self, role: Any, content: Any, provider_data: Any) -> None:
-        number = len(self._messages) + 1
-        self._messages.append(Message(number, self._turns, role, content, EPOCH, provider_data))
-
-    def _told(self, request: Request, heard: Heard, take: int) -> str:
-        how = "in a new session" if request.session_id is None else f"resuming {request.session_id}"
-        told = f" and {len(request.history)} messages of history" if request.history else ""
-        asked = f"{self.key!r} asks by {self.room.way}, {how}{told}"
-        if take < EVENTS:
-            return f"{asked}, and closes it after {take} event"
-        return f"{asked}; it yields {_names(heard.events)}{' and raises' if heard.error else ''}"
-
-
-def _names(events: list[object]) -> str:
-    """The kinds of the events, each run of one kind once."""
-    names: list[str] = []
-    for event in events:
-        name = type(event).__name__
-        if isinstance(event, Result):
-            name = f"Result({event.reason}, session_id={event.session_id})"
-        if not names or names[-1] != name or isinstance(event, Result):
-            names.append(name)
-    return ", ".join(names) or "nothing"
 
 
 def in_each_way(check: Callable[[Room], None]) -> Callable[[Bench], None]:
@@ -250,7 +26,7 @@ def in_each_way(check: Callable[[Room], None]) -> Callable[[Bench], None]:
 
     def try_it(bench: Bench) -> None:
         for way in bench.ways():
-            with _room(bench, way) as room:
+            with room_of(bench, way) as room:
                 check(room)
 
     return try_it
@@ -296,7 +72,7 @@ def result_last(room: Room) -> None:
     events = talk.hear().events
     first = next((position for position, event in enumerate(events) if isinstance(event, Result)), len(events))
     if events[first + 1 :]:
-        raise talk.broken(f"nothing may follow the result, and {_names(events[first + 1 :])} did")
+        raise talk.broken(f"nothing may follow the result, and {names_of(events[first + 1 :])} did")
 
 
 @in_each_way
@@ -404,7 +180,7 @@ def twins(bench: Bench) -> None:
         raise NotApplicable(f"it has only {ways[0]}")
     said, story = [], []
     for way in ways:
-        with _room(bench, way) as room:
+        with room_of(bench, way) as room:
             talk = room.talk()
             results = [talk.ask(), talk.ask(resume=talk.session_id)]
             if not getattr(room.provider, "wants_transcript", False):

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from statistics import median
 
+from statemachine import State as OtherState
+from statemachine import StateMachine
 from transitions import Machine
 
 from fsm.machine import Cursor, fire
@@ -22,8 +24,19 @@ OPEN = "persistence.SQLStore('sqlite:///:memory:'); "
 TELL = "print(time.perf_counter() - t)"
 
 
+class Other(StateMachine):
+    """The machine without its effects, as python-statemachine has it."""
+
+    fresh = OtherState(initial=True)
+    active = OtherState()
+    stale = OtherState()
+    succeeded = fresh.to(active) | active.to.itself()
+    expired = active.to(stale)
+    reset = stale.to(fresh)
+
+
 def transitions(*, count: int = 5000, rounds: int = 9) -> Iterator[Row]:
-    """One move that binds nothing, on ours, on `transitions` used plainly, and on a bare table."""
+    """One move that binds nothing: ours, `transitions` used plainly, python-statemachine, and a bare table."""
 
     class Model:
         pass
@@ -36,6 +49,8 @@ def transitions(*, count: int = 5000, rounds: int = 9) -> Iterator[Row]:
         transitions=[["succeeded", "active", "active"]],
         auto_transitions=False,
     )
+    other = Other()
+    other.send("succeeded")
     table = {("active", "succeeded"): "active"}
 
     def bare() -> None:
@@ -47,16 +62,21 @@ def transitions(*, count: int = 5000, rounds: int = 9) -> Iterator[Row]:
         for _ in range(count):
             model.succeeded()
 
+    def others() -> None:
+        for _ in range(count):
+            other.succeeded()
+
     def ours() -> None:
         for _ in range(count):
             fire(Cursor(State.ACTIVE, "p", 1, "s-1", "success", NOW, "s-1", frozenset()), Trigger.SUCCEEDED)
 
-    variants = {"bare": bare, "plain": plain, "ours": ours}
+    variants = {"bare": bare, "plain": plain, "others": others, "ours": ours}
     found = compare({name: lambda _, one=one: timed(one, count) for name, one in variants.items()}, rounds)
     base = found["plain"].median
     group = "One transition of the machine"
     yield Row(group, "a bare table", found["bare"].median * 1e6, "µs", found["bare"].median / base)
     yield Row(group, "transitions, used plainly", base * 1e6, "µs")
+    yield Row(group, "python-statemachine", found["others"].median * 1e6, "µs", found["others"].median / base)
     yield Row(
         group, "ours, with a new cursor and its effects", found["ours"].median * 1e6, "µs", found["ours"].median / base
     )
