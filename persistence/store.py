@@ -1,8 +1,10 @@
 """The store: one step, one transaction, guarded by the version it was decided from.
 
-:class:`SQLStore` keeps conversations in SQLite or PostgreSQL. :meth:`SQLStore.commit` is the only method that writes;
-it promises that a step is stored whole or not at all, and never over somebody else's
-(:class:`~fsm.errors.Conflict`).
+:class:`SQLStore` keeps conversations in SQLite or PostgreSQL. :meth:`SQLStore.commit` and
+:meth:`SQLStore.commit_many` are the only methods that write; they promise that a step is stored whole or not at all,
+and never over somebody else's (:class:`~fsm.errors.Conflict`).
+
+The database, and peewee with it, is loaded when a store is opened.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ class SQLStore:
             of; the beginning of a turn survives a killed process, its end survives loss of power. ``strict``: all.
             ``relaxed``: none; all survive a killed process.
         timeout: how long to wait for another writer, in seconds.
-        group_commit: let steps that are committed at the same time by several threads share a transaction, and its
+        group_commit: let steps that are committed at the same time, by several threads or tasks, share a transaction and its
             sync, where a database has one writer at a time: a file of SQLite. A lone caller does not notice.
 
     Raises:
