@@ -49,8 +49,8 @@ class SQLStore:
             of; the beginning of a turn survives a killed process, its end survives loss of power. ``strict``: all.
             ``relaxed``: none; all survive a killed process.
         timeout: how long to wait for another writer, in seconds.
-        group_commit: let steps that are committed at the same time, by several threads or tasks, share a transaction and its
-            sync, where a database has one writer at a time: a file of SQLite. A lone caller does not notice.
+        group_commit: let steps that are committed at the same time, by several threads or tasks, share a transaction
+            and its sync, where a database has one writer at a time: a file of SQLite. A lone caller does not notice.
 
     Raises:
         StoreError: the URL, the path or the file is not usable; the message says why.
