@@ -18,7 +18,7 @@ from peewee import Database, PeeweeException
 from fsm.errors import StoreError
 from persistence.statements import Statement, Write
 
-__all__ = ["Dialect", "Refusal", "connect"]
+__all__ = ["Dialect", "Refusal", "cause_of", "connect"]
 
 
 @frozen
@@ -86,6 +86,18 @@ class Dialect(Protocol):
     def close(self) -> None:
         """Close all connections, of all threads."""
         ...
+
+
+def cause_of(error: BaseException | None) -> BaseException | None:
+    """What the driver raised; peewee wraps it once more for each of its own calls that it comes through.
+
+    >>> from peewee import OperationalError
+    >>> cause_of(OperationalError(OperationalError(KeyError("k"))))
+    KeyError('k')
+    """
+    while isinstance(error, PeeweeException):
+        error = getattr(error, "orig", None)
+    return error
 
 
 def connect(url: str, *, timeout: float) -> Dialect:

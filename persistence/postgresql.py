@@ -16,7 +16,7 @@ from peewee import PeeweeException, __exception_wrapper__  # type: ignore[attr-d
 from playhouse.postgres_ext import PooledPsycopg3Database
 from psycopg.pq import ExecStatus, TransactionStatus
 
-from persistence.dialects import Refusal
+from persistence.dialects import Refusal, cause_of
 from persistence.statements import Statement, Write
 
 __all__ = ["PostgreSQL"]
@@ -117,11 +117,11 @@ class PostgreSQL:
 
     def may_retry(self, error: PeeweeException) -> bool:
         """PostgreSQL has rolled the transaction back and says to try again."""
-        return getattr(getattr(error, "orig", None), "sqlstate", None) in RETRIED
+        return getattr(cause_of(error), "sqlstate", None) in RETRIED
 
     def is_lost(self, error: PeeweeException) -> bool:
         """The server went away, or the way to it."""
-        cause = getattr(error, "orig", None)
+        cause = cause_of(error)
         if not isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError):
             return False
         return cause.sqlstate is None or cause.sqlstate[:3] in {"57P", "080"}

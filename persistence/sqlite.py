@@ -20,7 +20,7 @@ from peewee import (  # type: ignore[attr-defined]  # __exception_wrapper__ is m
 )
 
 from fsm.errors import StoreError
-from persistence.dialects import Refusal
+from persistence.dialects import Refusal, cause_of
 from persistence.statements import Write
 
 __all__ = ["SQLite"]
@@ -151,7 +151,7 @@ class SQLite:
 
     def may_retry(self, error: PeeweeException) -> bool:
         """Another writer was in the way; SQLite has said so before it wrote anything."""
-        return getattr(getattr(error, "orig", None), "sqlite_errorcode", 0) & 0xFF in {
+        return getattr(cause_of(error), "sqlite_errorcode", 0) & 0xFF in {
             sqlite3.SQLITE_BUSY,
             sqlite3.SQLITE_LOCKED,
         }

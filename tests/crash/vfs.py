@@ -24,7 +24,7 @@ from peewee import PeeweeException
 from playhouse.apsw_ext import APSWDatabase
 
 from persistence import SQLStore
-from persistence.dialects import Dialect
+from persistence.dialects import Dialect, cause_of
 from persistence.sqlite import SQLite, file_at
 
 Kind = Literal["create", "delete", "open", "read", "sync", "truncate", "write"]
@@ -303,7 +303,7 @@ class FragileSQLite(SQLite):
         self.database = _Database(self._connections, path, timeout, pragmas, vfs.name)
 
     def may_retry(self, error: PeeweeException) -> bool:
-        return getattr(error.orig, "result", 0) in {apsw.SQLITE_BUSY, apsw.SQLITE_LOCKED}
+        return getattr(cause_of(error), "result", 0) in {apsw.SQLITE_BUSY, apsw.SQLITE_LOCKED}
 
 
 class FragileStore(SQLStore):

@@ -473,6 +473,18 @@ def test_a_writer_goes_on_as_soon_as_the_other_is_done(sqlite_url: str) -> None:
         assert store.load("k") is not None
 
 
+def test_a_database_that_somebody_else_is_creating_is_waited_for(sqlite_url: str) -> None:
+    """Two who opened a new file at once could meet where SQLite gives up at once, and one of them failed."""
+    other = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    timer = threading.Timer(0.05, other.execute, ["ROLLBACK"])
+    timer.start()
+    with SQLStore(sqlite_url) as store:
+        timer.join(timeout=30)
+        other.close()
+        store.commit(begin(NEW))
+
+
 @pytest.mark.parametrize("where", ["file", "memory"])
 def test_a_full_disk_refuses_the_step_and_loses_nothing(sqlite_url: str, where: str) -> None:
     """SQLite may have rolled back by itself; the next step that fits is fine."""
