@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import random
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -29,6 +30,7 @@ from fsm.aio import _Ports
 from fsm.content import text_block
 from fsm.providers import DemoProvider
 from fsm.results import EXPIRED
+from fsm.testing import check_database
 from persistence import SQLStore
 
 pytestmark = pytest.mark.anyio
@@ -411,3 +413,55 @@ async def test_asyncios_own_cancel_at_any_await_ends_the_turn_and_comes_through(
     while await cancelled_at(store, at, in_task):
         at += 1
     assert at > 15
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_many_turns_that_share_bundles_are_cancelled_at_random_and_every_conversation_is_whole(
+    store: SQLStore, seed: int
+) -> None:
+    """G1 to G9: nobody's cancellation costs a neighbour its turn, and what was answered is stored."""
+    assert store.takes_many
+    chance = random.Random(seed)
+    manager = AsyncSessionManager(store, DemoProvider())
+    answered: dict[str, list[int]] = {}
+
+    async def talk(key: str) -> None:
+        while len(answered.setdefault(key, [])) < 5:
+            with anyio.move_on_after(chance.choice([None, 0.02]) and chance.uniform(0, 0.02)):
+                answered[key].append((await manager.send(key, "hello")).turn)
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            for number in range(30):
+                tasks.start_soon(talk, f"k{number}")
+    assert check_database(store).conversations == 30
+    statuses = set()
+    for key, turns in answered.items():
+        stored = {turn.number: turn.status for turn in await manager.turns(key)}
+        statuses |= set(stored.values())
+        assert {stored[turn] for turn in turns} == {TurnStatus.SUCCEEDED}
+    assert statuses == {TurnStatus.SUCCEEDED, TurnStatus.INTERRUPTED}
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("seed", range(5))
+async def test_many_tasks_that_share_bundles_are_cancelled_by_asyncio_and_every_conversation_is_whole(
+    store: SQLStore, seed: int
+) -> None:
+    """The same, by what goes through every shield."""
+    chance = random.Random(seed)
+    manager = AsyncSessionManager(store, DemoProvider())
+    async with asyncio.timeout(60):
+        for _ in range(4):
+            tasks = [asyncio.ensure_future(manager.send(f"k{number}", "hello")) for number in range(30)]
+            for task in chance.sample(tasks, 15):
+                await asyncio.sleep(chance.choice([0, 0, 0.001]))
+                task.cancel()
+            await asyncio.wait(tasks)
+            assert sum(task.cancelled() for task in tasks) <= 15
+            assert all(task.result().status is TurnStatus.SUCCEEDED for task in tasks if not task.cancelled())
+    await manager.recover()
+    assert check_database(store).conversations > 15
+    assert store.running() == []
+    for number in range(30):
+        assert (await manager.send(f"k{number}", "and now")).status is TurnStatus.SUCCEEDED
