@@ -90,10 +90,28 @@ def _json_or_none(value: Any) -> str | None:
 
 def conversation_row(conversation: Conversation) -> Row:
     """The row of a conversation."""
-    running = conversation.running
     return (
         conversation.id,
         conversation.key,
+        *_moving(conversation),
+        micros(conversation.created_at),
+        micros(conversation.updated_at),
+    )
+
+
+def move_row(before: Conversation, after: Conversation) -> Row:
+    """What changes in the row of a conversation, and what tells the commit before from every other.
+
+    That is its version, and its time as well: a server that crashes forgets commits that it was not told to sync, and
+    what is committed in their place has the same versions.
+    """
+    return *_moving(after), micros(after.updated_at), after.id, before.version, micros(before.updated_at)
+
+
+def _moving(conversation: Conversation) -> Row:
+    """The columns that a commit may change, but for its time."""
+    running = conversation.running
+    return (
         conversation.state._value_,
         conversation.version,
         conversation.provider,
@@ -106,35 +124,6 @@ def conversation_row(conversation: Conversation) -> Row:
         running and running.owner,
         running and micros(running.until),
         _json(conversation.metadata) if conversation.metadata else "{}",
-        micros(conversation.created_at),
-        micros(conversation.updated_at),
-    )
-
-
-def move_row(before: Conversation, after: Conversation) -> Row:
-    """What changes in the row of a conversation, and what tells the commit before from every other.
-
-    That is its version, and its time as well: a server that crashes forgets commits that it was not told to sync, and
-    what is committed in their place has the same versions.
-    """
-    running = after.running
-    return (
-        after.state._value_,
-        after.version,
-        after.provider,
-        after.session,
-        after.session_id,
-        after.turns,
-        after.messages,
-        after.transitions,
-        running and running.turn,
-        running and running.owner,
-        running and micros(running.until),
-        _json(after.metadata) if after.metadata else "{}",
-        micros(after.updated_at),
-        after.id,
-        before.version,
-        micros(before.updated_at),
     )
 
 
