@@ -119,6 +119,23 @@ async def test_those_who_come_later_go_with_the_next() -> None:
     assert callers.outcomes == {2: 4, 4: 8, 6: 12, 8: 16}
 
 
+async def test_whoever_comes_between_two_bundles_does_not_lead_besides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lead is passed on at once, and not only taken when its new owner runs."""
+    led: list[tuple[bool, int]] = []
+
+    def pass_on(calls: Bundles[int, int]) -> None:
+        passed_on(calls)
+        led.append((calls._is_led, len(calls._waiting)))
+
+    passed_on = Bundles._pass_on
+    monkeypatch.setattr(Bundles, "_pass_on", pass_on)
+    gate = Gate()
+    async with calling(gate) as callers:
+        await callers.start(2, 4, 6)
+        gate.let(2)
+    assert led == [(True, 2), (False, 0)]
+
+
 async def test_more_than_fit_into_one_bundle_take_several(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bundles, "MOST", 2)
     gate = Gate()

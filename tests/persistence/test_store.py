@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from peewee import PeeweeException, SqliteDatabase
+from peewee import IntegrityError, PeeweeException, SqliteDatabase
 
 from fsm import (
     Conflict,
@@ -734,6 +734,67 @@ def test_no_statement_scans_a_table_or_sorts_on_postgresql(postgresql_url: str) 
             connection.execute("DEALLOCATE one")
             assert "Seq Scan" not in plan, (name, plan)
             assert "Sort" not in plan, (name, plan)
+
+
+STORES = {
+    "in a group": {},
+    "each alone": {"group_commit": False},
+}
+
+
+@pytest.mark.parametrize("options", STORES.values(), ids=STORES)
+def test_of_many_steps_each_stands_for_itself(url: str, options: dict[str, Any]) -> None:
+    """What would have been raised for it alone is its outcome, and its neighbours are stored."""
+    with SQLStore(url, **options) as store:
+        first, second, late = (begin(Conversation(key, number, NOW, NOW)) for number, key in enumerate("abb", 1))
+        doubled = begin(Conversation("c", 4, NOW, NOW))
+        doubled = attrs.evolve(doubled, effects=(*doubled.effects, doubled.effects[-1]))
+        unknown: Any = attrs.evolve(begin(Conversation("d", 5, NOW, NOW)), effects=(object(),))
+        last = begin(Conversation("e", 6, NOW, NOW))
+        outcomes = store.commit_many([first, second, late, doubled, unknown, last])
+        assert [type(outcome) for outcome in outcomes] == [type(None)] * 2 + [
+            Conflict,
+            StoreError,
+            KeyError,
+            type(None),
+        ]
+        assert "conversation 'b': somebody else began it first" in str(outcomes[2])
+        assert "conversation 'c': the database can't be used (IntegrityError: a row was refused)" in str(outcomes[3])
+        assert "nothing of this step was stored" in str(outcomes[3])
+        assert isinstance(outcomes[3].__cause__, IntegrityError)
+        assert [conversation.key for conversation in store.conversations()] == ["a", "b", "e"]
+        assert store.load("e") == last.after
+
+
+@pytest.mark.parametrize("options", STORES.values(), ids=STORES)
+def test_one_step_or_none_may_be_many(sqlite_url: str, options: dict[str, Any]) -> None:
+    with SQLStore(sqlite_url, **options) as store:
+        step = begin(NEW)
+        assert store.commit_many([]) == []
+        assert store.commit_many([step]) == [None]
+        (outcome,) = store.commit_many([step])
+        assert isinstance(outcome, Conflict)
+        assert outcome.key == "k"
+        assert store.load("k") == step.after
+
+
+def test_it_pays_to_hand_over_many_where_they_share_a_transaction(sqlite_url: str) -> None:
+    """And not past a commit of somebody's own."""
+
+    class Own(SQLStore):
+        def commit(self, step: Step) -> None:
+            super().commit(step)
+
+    taken = []
+    for kind, url, options in (
+        (SQLStore, sqlite_url, {}),
+        (SQLStore, sqlite_url, {"group_commit": False}),
+        (SQLStore, "sqlite:///:memory:", {}),
+        (Own, sqlite_url, {}),
+    ):
+        with kind(url, **options) as store:
+            taken.append(store.takes_many)
+    assert taken == [True, False, False, False]
 
 
 def test_no_statement_is_prepared_twice(sqlite_store: SQLStore) -> None:
