@@ -31,7 +31,7 @@ from fsm.provider import AsyncProvider, Provider, Request
 from fsm.records import Conversation, Message, Session, Transition, Turn
 from fsm.results import Event
 from fsm.settings import Observer, OnBusy, Settings, utc_now
-from fsm.store import SharingStore, Store
+from fsm.store import Store, is_sharing
 from fsm.turn import Reply
 
 __all__ = ["AsyncSessionManager", "AsyncStreamedTurn"]
@@ -92,8 +92,7 @@ class _Ports(Ports):
         self._commits: Bundles[Step, Any] | None = None
         self._looks: Bundles[Callable[[], Any], Any] = Bundles(_outcomes)
         self._quick: tuple[Callable[..., Any], ...] = ()
-        # A store that stands in for another, and passes on what it does not know, has no such method of its own.
-        if isinstance(store, SharingStore) and hasattr(type(store), "commit_many") and store.takes_many:
+        if is_sharing(store):
             self._commits = Bundles(store.commit_many)
             self._commit = store.commit
             self._quick = (store.load, store.dead, store.turn_by_idempotency_key)

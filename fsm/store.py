@@ -16,12 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, cast
 
 from fsm.effects import Step
 from fsm.records import Conversation, Message, Session, Transition, Turn
 
-__all__ = ["SharingStore", "Store"]
+__all__ = ["SharingStore", "Store", "is_sharing"]
 
 
 class Store(Protocol):
@@ -95,7 +95,6 @@ class Store(Protocol):
         ...
 
 
-@runtime_checkable
 class SharingStore(Store, Protocol):
     """A store in which steps that are committed at the same time may share a transaction, and its sync."""
 
@@ -111,3 +110,12 @@ class SharingStore(Store, Protocol):
         :meth:`~Store.commit` would have made it.
         """
         ...
+
+
+def is_sharing(store: Store) -> TypeGuard[SharingStore]:
+    """Whether a store takes many steps at once, and says that this pays.
+
+    A store that stands in for another, and passes on what it does not know, has no such method of its own: nothing is
+    to go past it.
+    """
+    return hasattr(type(store), "commit_many") and cast("SharingStore", store).takes_many

@@ -325,6 +325,26 @@ def test_both_managers_behave_alike_if_they_are_told_nothing() -> None:
     }
 
 
+async def test_a_store_that_stands_in_for_another_is_not_gone_past(store: SQLStore) -> None:
+    """It passes on what it does not know, and has a commit of its own."""
+
+    class Passing:
+        def __init__(self) -> None:
+            self.committed = 0
+
+        def commit(self, step: Any) -> None:
+            self.committed += 1
+            store.commit(step)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(store, name)
+
+    passing = Passing()
+    manager = AsyncSessionManager(passing, DemoProvider())
+    await manager.send("k", "hello")
+    assert passing.committed == (await manager.conversation("k")).version == 2
+
+
 class Countdown(_Ports):
     """Ports that cancel at the nth thing that is awaited, before or after it is done."""
 

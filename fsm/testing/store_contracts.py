@@ -20,7 +20,6 @@ from fsm.content import text_block
 from fsm.errors import Conflict, InvalidInput, StoreError
 from fsm.records import Conversation, Message, TurnStatus
 from fsm.results import Result
-from fsm.store import SharingStore
 from fsm.testing import store_scripts as s
 from fsm.testing.bench import Bench
 from fsm.testing.report import Broken, Contract, NotApplicable
@@ -212,7 +211,7 @@ def retries(bench: Bench) -> None:
 def together(bench: Bench) -> None:
     """Of steps that are handed over at once each stands for itself: the good ones are written, the bad ones are not."""
     with bench.store() as store:
-        if not isinstance(store, SharingStore):
+        if not hasattr(store, "commit_many"):
             raise NotApplicable("it takes one step at a time: it has no commit_many")
         play = s.Play(store)
         for action in (Begin("a"), Begin("b"), Begin("c"), Begin("d"), End("d")):
