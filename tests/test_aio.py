@@ -325,6 +325,25 @@ def test_both_managers_behave_alike_if_they_are_told_nothing() -> None:
     }
 
 
+async def test_turns_that_come_at_once_share_transactions(sqlite_url: str) -> None:
+    """Each is answered, and each step is handed over once."""
+
+    class Noting(SQLStore):
+        def commit_many(self, steps: Any) -> Any:
+            bundles.append(len(steps))
+            return super().commit_many(steps)
+
+    bundles: list[int] = []
+    with Noting(sqlite_url) as store:
+        manager = AsyncSessionManager(store, DemoProvider())
+        async with anyio.create_task_group() as tasks:
+            for number in range(20):
+                tasks.start_soon(manager.send, f"k{number}", "hello")
+        assert [conversation.version for conversation in store.conversations()] == [2] * 20
+    assert sum(bundles) == 40
+    assert len(bundles) < 20
+
+
 async def test_a_store_that_stands_in_for_another_is_not_gone_past(store: SQLStore) -> None:
     """It passes on what it does not know, and has a commit of its own."""
 
