@@ -15,6 +15,7 @@ import pytest
 from fsm import (
     AsyncSessionManager,
     ConversationBusy,
+    CorruptRecord,
     InvalidContent,
     InvalidInput,
     ProviderError,
@@ -342,6 +343,26 @@ async def test_turns_that_come_at_once_share_transactions(sqlite_url: str) -> No
         assert [conversation.version for conversation in store.conversations()] == [2] * 20
     assert sum(bundles) == 40
     assert len(bundles) < 20
+
+
+async def test_a_look_that_fails_costs_no_neighbour_its_own(store: SQLStore) -> None:
+    """Both go to the store in one bundle."""
+    manager = AsyncSessionManager(store, DemoProvider())
+    for key in ("bad", "good"):
+        await manager.send(key, "hello")
+    store._dialect.database.execute_sql("UPDATE conversation SET metadata = '[1]' WHERE key = 'bad'")
+    outcomes: dict[str, Any] = {}
+
+    async def send(key: str) -> None:
+        try:
+            outcomes[key] = (await manager.send(key, "and now")).status
+        except CorruptRecord as error:
+            outcomes[key] = error.key
+
+    async with anyio.create_task_group() as tasks:
+        for key in ("first", "bad", "good"):
+            tasks.start_soon(send, key)
+    assert outcomes == {"first": TurnStatus.SUCCEEDED, "bad": "bad", "good": TurnStatus.SUCCEEDED}
 
 
 async def test_a_store_that_stands_in_for_another_is_not_gone_past(store: SQLStore) -> None:
