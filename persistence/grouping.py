@@ -61,11 +61,9 @@ class Group:
         """Commit a step; raises what ``alone`` raises, or the reason for which it was refused."""
         if self._pid != os.getpid():
             self._start()  # whoever held the lock before a fork is not in the child
-        if not self._waiting and self._leading.acquire(blocking=False):
-            try:
+        if not self._waiting and not self._leading.locked():
+            with self._leading:
                 self._alone(step)
-            finally:
-                self._leading.release()
             return
         (error,) = self.commit_many([step])
         if error is not None:
