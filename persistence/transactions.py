@@ -22,12 +22,15 @@ from persistence import reading
 from persistence.dialects import Dialect, Refusal
 from persistence.grouping import Group
 from persistence.schema import migrate
-from persistence.statements import Statement, Statements
+from persistence.statements import Statement, Statements, Write
 from persistence.writes import Writes
 
 __all__ = ["Transactions"]
 
 R = TypeVar("R")
+
+SAVEPOINT: Write = (Statement("SAVEPOINT step", ()), ())
+RELEASE: Write = (Statement("RELEASE step", ()), ())
 
 ERRORS = (FSMError, MemoryError, PeeweeException)
 """What a database, or what is done with it, may raise; anything else is a bug."""
@@ -142,18 +145,15 @@ class Transactions:
 
     def _commit_inside(self, step: Step) -> Exception | None:
         """Write a step of several, or leave no trace of it."""
-        database = self._dialect.database
-        database.execute_sql("SAVEPOINT step")
-        refused = None
+        refusal = self._dialect.run((SAVEPOINT, *self._writes.of(step), RELEASE))
+        if refusal is None:
+            return None
         try:
-            refusal = self._dialect.run(self._writes.of(step))
-            if refusal is not None:
-                self._refuse(step, refusal)
+            self._refuse(step, refusal)
         except (FSMError, IntegrityError) as error:
-            refused = error
-            database.execute_sql("ROLLBACK TO step")
-        database.execute_sql("RELEASE step")
-        return refused
+            self._dialect.database.execute_sql("ROLLBACK TO step")
+            self._dialect.database.execute_sql("RELEASE step")
+            return error
 
     def _refuse(self, step: Step, refusal: Refusal) -> NoReturn:
         """Raise what it means that the database refused to write."""
