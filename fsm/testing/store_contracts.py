@@ -223,7 +223,7 @@ def together(bench: Bench) -> None:
         bad = attrs.evolve(bad, effects=(*bad.effects, BAD_EFFECTS["the end of a turn that never began"](bad.before)))
         first, second, third = (step for step in good if step is not None)
         _hand_over(play, [(first, None), (late, Conflict), (second, None), (bad, StoreError), (third, None)])
-        _hand_over(play, [(attrs.evolve(first), Conflict)])
+        _hand_over(play, [(first, Conflict)])
         _hand_over(play, [])
 
 
