@@ -38,7 +38,7 @@ NAME_LENGTH = 512
 """The longest provider session id, subtype or stop reason that is accepted, in characters."""
 
 
-_encode = json.JSONEncoder(allow_nan=False).encode
+_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 
 def _is_text(instance: object, attribute: attrs.Attribute[str], value: object) -> None:
@@ -62,12 +62,15 @@ def _is_name(instance: object, attribute: attrs.Attribute[Any], value: object) -
 
 def _is_json(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
     """What any database can hold: JSON with finite numbers."""
-    if value is None:
-        return
+    if value is not None:
+        _as_json(value, f"{type(instance).__name__}.{attribute.name}")
+
+
+def _as_json(value: object, where: str) -> str:
     try:
-        _encode(value)
+        return _encode(value)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{type(instance).__name__}.{attribute.name} can't be written as JSON") from error
+        raise ValueError(f"{where} can't be written as JSON") from error
 
 
 def _is_json_object(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -139,6 +142,7 @@ class Result:
         errors: what went wrong, in the provider's words; for logs, not for the person at the other end.
         stop_reason: why the model stopped, such as ``end_turn`` or ``max_tokens``.
         usage: token counts as the provider gives them.
+        usage_json: the same as text that any database can hold, written once, when it was checked; or None.
         cost_usd: what the turn cost, in US dollars.
         http_status: the HTTP status of the failed call, if one failed.
         text: the whole answer, for providers that send no deltas.
@@ -160,13 +164,18 @@ class Result:
     session_id: str | None = field(default=None, validator=_is_name)
     errors: tuple[str, ...] = field(default=(), converter=_texts)
     stop_reason: str | None = field(default=None, validator=_is_name)
-    usage: Mapping[str, Any] | None = field(default=None, hash=False, validator=_is_json)
+    usage: Mapping[str, Any] | None = field(default=None, hash=False)
+    usage_json: str | None = field(init=False, repr=False, eq=False)
     cost_usd: float | None = field(default=None, validator=_is_cost)
     http_status: int | None = field(default=None, validator=validators.optional(validators.instance_of(int)))
     text: str | None = field(default=None, validator=validators.optional(validators.instance_of(str)))
     raw: Mapping[str, Any] | None = field(default=None, hash=False, repr=False)
     content: tuple[Block, ...] | None = field(default=None, hash=False, repr=False, validator=_is_json)
     provider_data: Mapping[str, Any] | None = field(default=None, hash=False, repr=False, validator=_is_json)
+
+    @usage_json.default
+    def _usage_as_json(self) -> str | None:
+        return None if self.usage is None else _as_json(self.usage, "Result.usage")
 
     @property
     def trigger(self) -> Trigger:

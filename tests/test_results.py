@@ -150,12 +150,24 @@ def test_what_no_database_could_hold_can_not_become_an_event(make: Any) -> None:
         make()
 
 
+def test_the_usage_is_written_as_json_when_it_is_checked() -> None:
+    """So that what is stored was checked, though a provider goes on counting in its dictionary."""
+    usage: dict[str, Any] = {"tokens": 1, "tier": "\ud800"}
+    result = Result(usage=usage)
+    usage["tokens"] = object()
+    assert result.usage_json is not None
+    assert json.loads(result.usage_json.encode()) == {"tokens": 1, "tier": "\ud800"}
+    assert Result().usage_json is None
+
+
 def test_what_is_wrong_with_a_field_is_told_by_its_name() -> None:
     """Whoever wrote the provider looks for it."""
     with pytest.raises(TypeError, match=r"^ToolUse\.input must be an object, not list$"):
         ToolUse("t", "name", ["no object"])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"^ToolUse\.input can't be written as JSON$"):
         ToolUse("t", "name", {"a": object()})
+    with pytest.raises(ValueError, match=r"^Result\.usage can't be written as JSON$"):
+        Result(usage={"a": object()})
     with pytest.raises(TypeError, match=r"^ToolUse\.name must be text, not int$"):
         ToolUse("t", 7)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"^Result\.session_id must have 1 to 512 characters and no NUL$"):

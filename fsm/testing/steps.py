@@ -48,7 +48,7 @@ def _code(value: object) -> str:
     given = (
         f"{field.name}={_code(getattr(value, field.name))}"
         for field in attrs.fields(kind)
-        if getattr(value, field.name) != _default(field)
+        if field.init and getattr(value, field.name) != _default(field)
     )
     return f"{kind.__name__}({', '.join(given)})"
 

@@ -94,7 +94,7 @@ def test_a_step_reads_as_a_sentence_and_as_code() -> None:
     cut = Act((TextDelta("yes"),))
     script = [
         Send((busy, cut), take=1, idempotency_key="i-1", heal=False),
-        Hang((Act((Result(is_error=True, http_status=429),)),), provider="b", take=2),
+        Hang((Act((Result(is_error=True, http_status=429, usage={"n": 1}),)),), provider="b", take=2),
         Reset(),
         Reset(force=True),
         Wake(),
