@@ -122,6 +122,10 @@ Effect: TypeAlias = (
 )
 
 
+TOLD = frozenset({EndTurn, ExtendTurn})
+"""The effects that a caller may be told of while another turn runs."""
+
+
 @frozen
 class Step:
     """One decision, ready to be committed.
@@ -148,4 +152,4 @@ class Step:
         A turn that begins may have to end one that was left behind. The end of that may be told at once, as the stored
         reply of its idempotency key; so may a text that came late.
         """
-        return self.after.running is None or any(isinstance(effect, EndTurn | ExtendTurn) for effect in self.effects)
+        return self.after.running is None or not TOLD.isdisjoint(map(type, self.effects))

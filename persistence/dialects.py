@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Protocol, TypeVar, TypeVarTuple
 
 from attrs import frozen
 from peewee import Database, PeeweeException
@@ -19,6 +19,9 @@ from fsm.errors import StoreError
 from persistence.statements import Statement, Write
 
 __all__ = ["Dialect", "Refusal", "cause_of", "connect"]
+
+R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
 
 
 @frozen
@@ -42,8 +45,8 @@ class Dialect(Protocol):
         """peewee's own, thread by thread."""
         ...
 
-    def scope(self) -> AbstractContextManager[object]:
-        """Hold a connection for the length of one operation."""
+    def within(self, operation: Callable[[*Ts], R], *values: *Ts) -> R:
+        """Call an operation, and hold a connection for it as long as it takes."""
         ...
 
     @property
@@ -60,7 +63,7 @@ class Dialect(Protocol):
         ...
 
     def transact(self, writes: Sequence[Write], *, synced: bool) -> Refusal | None:
-        """Begin a transaction and run statements in it, in as few round trips as can be."""
+        """A whole transaction, in as few round trips as can be; after a refusal it is still to be rolled back."""
         ...
 
     def commit(self) -> None:

@@ -7,9 +7,9 @@ statements compile for it unchanged (a test sees to that), but they were never r
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar, TypeVarTuple
 
 import psycopg
 from peewee import PeeweeException, __exception_wrapper__  # type: ignore[attr-defined]  # missing in the stubs
@@ -20,6 +20,9 @@ from persistence.dialects import Refusal, cause_of
 from persistence.statements import Statement, Write
 
 __all__ = ["PostgreSQL"]
+
+R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
 
 MIGRATION_LOCK = 0x66736D
 """Names the advisory lock under which the schema is migrated."""
@@ -53,10 +56,10 @@ class PostgreSQL:
             url, max_connections=CONNECTIONS, timeout=timeout, connect_timeout=max(2, int(timeout))
         )
 
-    def scope(self) -> AbstractContextManager[object]:
-        """A connection of the pool."""
-        context: AbstractContextManager[object] = self.database.connection_context()
-        return context
+    def within(self, operation: Callable[[*Ts], R], *values: *Ts) -> R:
+        """On a connection of the pool."""
+        with self.database.connection_context():
+            return operation(*values)
 
     @property
     def one_writer(self) -> bool:
@@ -65,11 +68,15 @@ class PostgreSQL:
 
     def begin(self, *, synced: bool) -> None:
         """Without syncing, a commit returns before it is on disk."""
-        self.transact((), synced=synced)
+        for statement in (BEGIN, SYNCED if synced else UNSYNCED):
+            self.database.execute_sql(statement.sql)
 
     def transact(self, writes: Sequence[Write], *, synced: bool) -> Refusal | None:
-        """One round trip for all of it."""
-        return self.run(((BEGIN, ()), (SYNCED if synced else UNSYNCED, ()), *writes))
+        """One round trip for all of it but the commit, which waits to hear that nothing was refused."""
+        refusal = self.run(((BEGIN, ()), (SYNCED if synced else UNSYNCED, ()), *writes))
+        if refusal is None:
+            self.commit()
+        return refusal
 
     def run(self, writes: Sequence[Write]) -> Refusal | None:
         """Send all statements at once; after one that fails the server skips the others."""

@@ -13,8 +13,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
 from fsm.content import Block
-from fsm.effects import BindSession, BuryId, CloseSession, EndTurn, ExtendTurn
-from fsm.records import Conversation, Message, Session, Transition, Turn
+from fsm.effects import (
+    AddMessage,
+    BindSession,
+    BuryId,
+    CloseSession,
+    EndTurn,
+    ExtendTurn,
+    LogTransition,
+    OpenSession,
+    StartTurn,
+)
+from fsm.records import Conversation
 
 __all__ = [
     "EPOCH",
@@ -127,8 +137,9 @@ def _moving(conversation: Conversation) -> Row:
     )
 
 
-def session_row(conversation: int, session: Session) -> Row:
+def session_row(conversation: int, opened: OpenSession) -> Row:
     """The row of a session."""
+    session = opened.session
     return (
         conversation,
         session.number,
@@ -152,8 +163,9 @@ def close_row(conversation: int, closed: CloseSession) -> Row:
     return micros(closed.at), closed.reason, conversation, closed.number
 
 
-def turn_row(conversation: int, turn: Turn) -> Row:
+def turn_row(conversation: int, started: StartTurn) -> Row:
     """The row of a turn."""
+    turn = started.turn
     return (
         conversation,
         turn.number,
@@ -190,7 +202,7 @@ def end_row(conversation: int, end: EndTurn) -> Row:
         result and result.session_id,
         _json(result.errors) if result and result.errors else "[]",
         result and result.stop_reason,
-        _json_or_none(result and result.usage),
+        result and result.usage_json,
         result and result.cost_usd,
         result and result.http_status,
         end.healed,
@@ -205,8 +217,9 @@ def extend_row(conversation: int, extended: ExtendTurn) -> Row:
     return extended.last_message, conversation, extended.number
 
 
-def message_row(conversation: int, message: Message) -> Row:
+def message_row(conversation: int, added: AddMessage) -> Row:
     """The row of a message."""
+    message = added.message
     return (
         conversation,
         message.number,
@@ -218,8 +231,9 @@ def message_row(conversation: int, message: Message) -> Row:
     )
 
 
-def transition_row(conversation: int, transition: Transition) -> Row:
+def transition_row(conversation: int, logged: LogTransition) -> Row:
     """The row of a transition."""
+    transition = logged.transition
     return (
         conversation,
         transition.number,

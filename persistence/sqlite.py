@@ -7,10 +7,10 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TypeVar, TypeVarTuple
 
 from peewee import (  # type: ignore[attr-defined]  # __exception_wrapper__ is missing in the stubs
     Database,
@@ -23,31 +23,46 @@ from fsm.errors import StoreError
 from persistence.dialects import Refusal, cause_of
 from persistence.statements import Write
 
-__all__ = ["SQLite"]
+__all__ = ["Opened", "SQLite"]
+
+R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
 
 SYNCED = "PRAGMA synchronous = FULL"
 UNSYNCED = "PRAGMA synchronous = NORMAL"
 
 
 class _Connection(sqlite3.Connection):
-    """A connection that remembers its file, and what it was last told about syncing.
-
-    Unlike its base it can be weakly referenced.
-    """
-
-    synced: bool | None = None
-    file: tuple[int, int] | None = None
+    """A connection that can be weakly referenced."""
 
 
-class _Mine(threading.local):
-    """What belongs to a thread.
+class Opened:
+    """What is open.
 
     Attributes:
-        cursor: what runs all that the thread writes, from the first transaction on; making one costs as much as a
-            statement. The connection does not keep it: the two would keep each other, and be closed late.
+        cursor: what runs all that is written; making one costs as much as a statement. None: nothing is open. The
+            connection does not keep it: the two would keep each other, and be closed late.
+        file: what names the file, wherever that is moved; None for ``:memory:``.
+        synced: what the connection was last told about syncing.
     """
 
     cursor: Any = None
+    file: tuple[int, int] | None = None
+    synced: bool | None = None
+
+    def keep(self, connection: Any, file: tuple[int, int] | None) -> None:
+        """Keep what was opened."""
+        self.cursor = connection.cursor()
+        self.file = file
+        self.synced = None
+
+    def forget(self) -> None:
+        """Forget it, since it is closed or somebody else's."""
+        self.cursor = None
+
+
+class _OpenedByThread(threading.local, Opened):
+    """What each thread has open."""
 
 
 class SQLite:
@@ -66,15 +81,20 @@ class SQLite:
         self._in_memory = path == ":memory:"
         self._timeout = timeout
         self._connections: weakref.WeakSet[_Connection] = weakref.WeakSet()
-        self._mine = _Mine()
-        self._scope: AbstractContextManager[object] = threading.RLock() if self._in_memory else nullcontext()
+        self._lock = threading.RLock()
         if not self._in_memory:
             _create_private(Path(path))
-        self.database: Database = _Database(self._connections, self.path, timeout, in_memory=self._in_memory)
+        self._opened = Opened() if self._in_memory else _OpenedByThread()
+        self.database: Database = _Database(
+            self.path, timeout, opened=self._opened, connections=self._connections, in_memory=self._in_memory
+        )
 
-    def scope(self) -> AbstractContextManager[object]:
-        """Nothing to hold for a file; the one connection for ``:memory:``."""
-        return self._scope
+    def within(self, operation: Callable[[*Ts], R], *values: *Ts) -> R:
+        """On the thread's own connection; those who share the one of ``:memory:`` take turns."""
+        if not self._in_memory:
+            return operation(*values)
+        with self._lock:
+            return operation(*values)
 
     @property
     def one_writer(self) -> bool:
@@ -82,13 +102,16 @@ class SQLite:
         return not self._in_memory
 
     def transact(self, writes: Sequence[Write], *, synced: bool) -> Refusal | None:
-        """Begin, and run statements; there are no round trips to be saved."""
+        """Begin, run, commit; there are no round trips to be saved."""
         self.begin(synced=synced)
-        return self.run(writes)
+        refusal = self.run(writes)
+        if refusal is None:
+            self.commit()
+        return refusal
 
     def run(self, writes: Sequence[Write]) -> Refusal | None:
         """Run statements in their order, up to the first that is refused."""
-        cursor = self._mine.cursor
+        cursor = self._opened.cursor
         for statement, values in writes:
             try:
                 cursor.execute(statement.sql, values)
@@ -99,49 +122,49 @@ class SQLite:
         return None
 
     def begin(self, *, synced: bool) -> None:
-        """``BEGIN IMMEDIATE``: the write lock now, so that no transaction fails half-way for want of it."""
-        connection = self.database.connection()
-        cursor = self._mine.cursor
-        if cursor is None or cursor.connection is not connection:
-            cursor = self._mine.cursor = connection.cursor()
-        if not self._in_memory:
-            self._check_file(connection)
-        if connection.synced is not synced:
-            _execute(cursor, SYNCED if synced else UNSYNCED)
-            connection.synced = synced
-        self._begin_immediate(cursor)
+        """``BEGIN IMMEDIATE``: the write lock now, so that no transaction fails half-way for want of it.
 
-    def commit(self) -> None:
-        """``COMMIT``."""
-        _execute(self._mine.cursor, "COMMIT")
+        SQLite's own busy handler is not asked where waiting could deadlock, so ask again until the timeout.
+        """
+        opened = self._opened
+        if opened.cursor is None:
+            self.database.connect()
+        if not self._in_memory and file_at(self.path) != opened.file:
+            self._give_up_file()
+        deadline = time.monotonic() + self._timeout
+        while True:
+            try:
+                if opened.synced is not synced:
+                    opened.cursor.execute(SYNCED if synced else UNSYNCED)
+                    opened.synced = synced
+                opened.cursor.execute("BEGIN IMMEDIATE")
+            except Exception as raised:
+                error = _as_peewee(raised)
+                if not self.may_retry(error) or time.monotonic() >= deadline:
+                    raise error from raised
+                time.sleep(0.005)
+            else:
+                return
 
-    def _check_file(self, connection: _Connection) -> None:
+    def _give_up_file(self) -> NoReturn:
         """SQLite in WAL mode goes on writing to a file that was deleted, where nobody will find it."""
-        if file_at(self.path) == connection.file:
-            return
-        self._mine.cursor = None
         self.database.close()  # so that the next one opens the file that is put there
         raise StoreError(
             f"the database file {self.path!r} was deleted, moved or replaced while it was in use; nothing of this "
             "step was stored. Put the file back"
         )
 
-    def _begin_immediate(self, cursor: Any) -> None:
-        """SQLite's own busy handler is not asked where waiting could deadlock, so ask again until the timeout."""
-        deadline = time.monotonic() + self._timeout
-        while True:
-            try:
-                _execute(cursor, "BEGIN IMMEDIATE")
-            except PeeweeException as error:
-                if not self.may_retry(error) or time.monotonic() >= deadline:
-                    raise
-                time.sleep(0.005)
-            else:
-                return
+    def commit(self) -> None:
+        """``COMMIT``."""
+        try:
+            self._opened.cursor.execute("COMMIT")
+        except Exception as error:
+            raise _as_peewee(error) from error
 
     def roll_back(self) -> None:
         """``ROLLBACK``, unless SQLite has done so by itself: disk full, I/O error, out of memory."""
-        if self.database.connection().in_transaction:
+        cursor = self._opened.cursor
+        if cursor is not None and cursor.connection.in_transaction:
             self.database.rollback()
 
     def exclusive(self) -> AbstractContextManager[object]:
@@ -167,13 +190,6 @@ class SQLite:
             connection.close()
 
 
-def _execute(cursor: Any, sql: str) -> None:
-    try:
-        cursor.execute(sql)
-    except Exception as error:
-        raise _as_peewee(error) from error
-
-
 def _as_peewee(error: Exception) -> PeeweeException:
     """What the driver raised, as peewee names it."""
     try:
@@ -187,8 +203,9 @@ class _Database(SqliteDatabase):
     """peewee's database, with the settings that the store relies on, keeping track of its connections."""
 
     def __init__(
-        self, connections: weakref.WeakSet[_Connection], path: str, timeout: float, *, in_memory: bool
+        self, path: str, timeout: float, *, opened: Opened, connections: weakref.WeakSet[_Connection], in_memory: bool
     ) -> None:
+        self._opened = opened
         self._connections = connections
         super().__init__(
             path,
@@ -204,9 +221,18 @@ class _Database(SqliteDatabase):
         if file is None and self.database != ":memory:":
             raise StoreError(f"the database file {self.database!r} is gone; put it back")  # and don't start another
         connection: _Connection = super()._connect()  # type: ignore[misc]  # missing in the stubs
-        connection.file = file
         self._connections.add(connection)
+        self._opened.keep(connection, file)
         return connection
+
+    def _close(self, conn: Any) -> None:
+        self._opened.forget()
+        super()._close(conn)  # type: ignore[misc]  # missing in the stubs
+
+    def dispose(self) -> None:
+        """Forget what is open without closing it."""
+        self._opened.forget()
+        super().dispose()
 
 
 def file_at(path: str) -> tuple[int, int] | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from itertools import zip_longest
+from operator import attrgetter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar, get_args
 
@@ -30,6 +31,13 @@ __all__ = ["Durability", "SQLStore"]
 
 Durability: TypeAlias = Literal["acknowledged", "strict", "relaxed"]
 """What survives: see :class:`SQLStore`."""
+
+IS_SYNCED: Mapping[Durability, Callable[[Step], bool]] = {
+    "acknowledged": attrgetter("acknowledged"),
+    "strict": lambda _: True,
+    "relaxed": lambda _: False,
+}
+"""For each durability, whether the commit of a step must survive loss of power."""
 
 R = TypeVar("R")
 
@@ -79,7 +87,7 @@ class SQLStore:
         from persistence.transactions import Transactions
 
         self._transactions = Transactions(
-            self._dialect, self._is_synced, timeout=self._timeout, group_commit=group_commit
+            self._dialect, IS_SYNCED[self.durability], timeout=self._timeout, group_commit=group_commit
         )
         self._sql = self._transactions.sql
         self._transactions.migrate()
@@ -134,9 +142,6 @@ class SQLStore:
         Not in a subclass with a ``commit`` of its own: none is to go past it.
         """
         return self._transactions.group is not None and type(self).commit is SQLStore.commit
-
-    def _is_synced(self, step: Step) -> bool:
-        return self.durability == "strict" or (self.durability == "acknowledged" and step.acknowledged)
 
     # Reading
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, TypeVarTuple
 
 from peewee import IntegrityError, PeeweeException
 
@@ -28,6 +28,7 @@ from persistence.writes import Writes
 __all__ = ["Transactions"]
 
 R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
 
 SAVEPOINT: Write = (Statement("SAVEPOINT step", ()), ())
 RELEASE: Write = (Statement("RELEASE step", ()), ())
@@ -113,15 +114,14 @@ class Transactions:
 
     def alone(self, step: Step) -> None:
         """Write a step in a transaction of its own."""
-        self._persistently(lambda lost: self._commit(step, lost=lost))
+        self._persistently(self._commit, step)
 
-    def _commit(self, step: Step, *, lost: bool) -> None:
+    def _commit(self, lost: bool, step: Step) -> None:
         try:
             writes = self._writes.of(step)
             refusal = self._dialect.transact(writes, synced=self._is_synced(step))
             if refusal is not None:
                 self._refuse(step, refusal)
-            self._dialect.commit()
         except BaseException as error:
             self._dialect.roll_back()
             # Whoever was first may have been this very step, on the connection that was lost: committed before, or
@@ -171,7 +171,7 @@ class Transactions:
 
     # Again
 
-    def _persistently(self, attempt: Callable[[bool], R]) -> R:
+    def _persistently(self, attempt: Callable[[bool, *Ts], R], *values: *Ts) -> R:
         """Attempt something again while that is safe: the database said so, or the connection was lost.
 
         ``attempt`` is told whether an earlier one lost its connection, so that nobody knows what became of it.
@@ -180,8 +180,7 @@ class Transactions:
         lost = False
         while True:
             try:
-                with self._dialect.scope():
-                    return attempt(lost)
+                return self._dialect.within(attempt, lost, *values)
             except PeeweeException as error:
                 lost = lost or self._dialect.is_lost(error)
                 if time.monotonic() >= deadline or not (lost or self._dialect.may_retry(error)):

@@ -21,14 +21,11 @@ RowOf: TypeAlias = Callable[[int, Any], rows.Row]
 """The row of an effect, by the conversation's id and the effect."""
 
 EFFECTS: Mapping[type, tuple[str, RowOf]] = {
-    fx.AddMessage: ("add_message", lambda conversation, effect: rows.message_row(conversation, effect.message)),
-    fx.StartTurn: ("start_turn", lambda conversation, effect: rows.turn_row(conversation, effect.turn)),
+    fx.AddMessage: ("add_message", rows.message_row),
+    fx.StartTurn: ("start_turn", rows.turn_row),
     fx.EndTurn: ("end_turn", rows.end_row),
-    fx.LogTransition: (
-        "log_transition",
-        lambda conversation, effect: rows.transition_row(conversation, effect.transition),
-    ),
-    fx.OpenSession: ("open_session", lambda conversation, effect: rows.session_row(conversation, effect.session)),
+    fx.LogTransition: ("log_transition", rows.transition_row),
+    fx.OpenSession: ("open_session", rows.session_row),
     fx.BindSession: ("bind_session", rows.bind_row),
     fx.CloseSession: ("close_session", rows.close_row),
     fx.BuryId: ("bury", rows.bury_row),

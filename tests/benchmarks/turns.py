@@ -15,6 +15,7 @@ from fsm import conversation as decide
 from fsm.effects import Step
 from fsm.turn import Answer
 from persistence import SQLStore
+from persistence.store import IS_SYNCED
 from persistence.writes import Writes
 from tests.benchmarks.measuring import Row, compare, timed
 
@@ -65,7 +66,7 @@ def _statements(store: SQLStore, made: Sequence[Step], begin: Callable[[bool], l
     """All that the store would run for these steps."""
     script: list[tuple[str, Any]] = []
     for step in made:
-        script += [(sql, ()) for sql in begin(store._is_synced(step))]
+        script += [(sql, ()) for sql in begin(IS_SYNCED[store.durability](step))]
         script += [(statement.sql, values) for statement, values in Writes(store._sql).of(step)]
         script.append(("COMMIT", ()))
     return script

@@ -83,9 +83,8 @@ class UnsyncedStore(NotingStore):
 
 class _Unsynced(FragileSQLite):
     def begin(self, *, synced: bool) -> None:
-        connection = self.database.connection()
-        connection.execute("PRAGMA synchronous = OFF")
-        connection.synced = synced
+        self.database.connection().execute("PRAGMA synchronous = OFF")
+        self._opened.synced = synced
         super().begin(synced=synced)
 
 

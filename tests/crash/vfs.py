@@ -25,7 +25,7 @@ from playhouse.apsw_ext import APSWDatabase
 
 from persistence import SQLStore
 from persistence.dialects import Dialect, cause_of
-from persistence.sqlite import SQLite, file_at
+from persistence.sqlite import Opened, SQLite, file_at
 
 Kind = Literal["create", "delete", "open", "read", "sync", "truncate", "write"]
 Survival = Literal["nothing", "everything", "some"]
@@ -267,9 +267,6 @@ class _Cursor(apsw.Cursor):
 
 
 class _Connection(apsw.Connection):
-    synced: bool | None = None
-    file: tuple[int, int] | None = None
-
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.cursor_factory = _Cursor
@@ -281,17 +278,24 @@ class _Connection(apsw.Connection):
 
 
 class _Database(APSWDatabase):
-    def __init__(self, connections: Any, path: str, timeout: float, pragmas: dict[str, Any], vfs: str) -> None:
-        self._open = connections
+    def __init__(
+        self, opened: Opened, connections: Any, path: str, timeout: float, pragmas: dict[str, Any], vfs: str
+    ) -> None:
+        self._opened = opened
+        self._connections = connections
         super().__init__(path, pragmas=pragmas, timeout=timeout, vfs=vfs)
 
     def _connect(self) -> _Connection:
         with _as_sqlite3():
             connection = _Connection(self.database, vfs=self.connect_params["vfs"])
         self._add_conn_hooks(connection)
-        connection.file = file_at(self.database)
-        self._open.add(connection)
+        self._connections.add(connection)
+        self._opened.keep(connection, file_at(self.database))
         return connection
+
+    def _close(self, conn: Any) -> None:
+        self._opened.forget()
+        super()._close(conn)
 
 
 class FragileSQLite(SQLite):
@@ -300,7 +304,7 @@ class FragileSQLite(SQLite):
     def __init__(self, path: str, *, timeout: float, vfs: Vfs, pragmas: dict[str, Any]) -> None:
         super().__init__(path, timeout=timeout)
         pragmas = {**dict(self.database._pragmas), **pragmas}
-        self.database = _Database(self._connections, path, timeout, pragmas, vfs.name)
+        self.database = _Database(self._opened, self._connections, path, timeout, pragmas, vfs.name)
 
     def may_retry(self, error: PeeweeException) -> bool:
         return getattr(cause_of(error), "result", 0) in {apsw.SQLITE_BUSY, apsw.SQLITE_LOCKED}

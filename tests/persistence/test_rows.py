@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from fsm import Conversation, Message, Running, Session, State, Transition, Trigger, Turn, TurnStatus
+from fsm.effects import AddMessage, LogTransition, OpenSession, StartTurn
 from persistence import reading, rows
 
 NOW = datetime(2026, 1, 1, 12, 30, 15, 123457, tzinfo=UTC)
@@ -33,7 +34,7 @@ RECORDS: dict[str, tuple[Any, Any, Any]] = {
     ),
     "session": (
         Session(2, "demo", NOW, "opened", parent=1, session_id="s", closed_at=LATER, closed_reason="closed"),
-        lambda session: rows.session_row(7, session),
+        lambda session: rows.session_row(7, OpenSession(session)),
         reading.read_session,
     ),
     "turn": (
@@ -57,12 +58,12 @@ RECORDS: dict[str, tuple[Any, Any, Any]] = {
             state=State.STALE,
             idempotency_key="i",
         ),
-        lambda turn: rows.turn_row(7, turn),
+        lambda turn: rows.turn_row(7, StartTurn(turn)),
         reading.read_turn,
     ),
     "message": (
         Message(4, 3, "assistant", ({"type": "text", "text": "é"},), NOW, {"container": "c"}),
-        lambda message: rows.message_row(7, message),
+        lambda message: rows.message_row(7, AddMessage(message)),
         reading.read_message,
     ),
     "transition": (
@@ -79,7 +80,7 @@ RECORDS: dict[str, tuple[Any, Any, Any]] = {
             turn=3,
             reason="r",
         ),
-        lambda transition: rows.transition_row(7, transition),
+        lambda transition: rows.transition_row(7, LogTransition(transition)),
         lambda row: reading.read_transition(row, "k"),
     ),
 }
@@ -105,7 +106,7 @@ def test_a_record_with_all_its_fields_is_read_back_equal(record: Any, row: Any, 
 def test_blocks_of_every_shape_are_read_back_equal(content: Any) -> None:
     """Though a lone block of text is written in a way of its own."""
     message = Message(4, 3, "assistant", content, NOW)
-    assert reading.read_message(rows.message_row(7, message)) == message
+    assert reading.read_message(rows.message_row(7, AddMessage(message))) == message
 
 
 def test_a_time_is_a_whole_number_of_microseconds() -> None:
