@@ -72,7 +72,7 @@ def _statements(store: SQLStore, made: Sequence[Step], begin: Callable[[bool], l
     return script
 
 
-def sqlite_turns(folder: Path, *, turns: int = 200, rounds: int = 9) -> Iterator[Row]:
+def sqlite_turns(folder: Path, *, turns: int = 200, rounds: int = 31) -> Iterator[Row]:
     """On SQLite, for each durability: the bare driver, the store, and the whole manager."""
     for durability, reach in REACH.items():
         url = f"sqlite:///{folder}/{durability}"
