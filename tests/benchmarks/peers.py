@@ -22,7 +22,7 @@ from fsm import AsyncSessionManager, SessionManager
 from persistence import SQLStore
 from tests.benchmarks.measuring import Row, compare
 from tests.benchmarks.report import line, machine
-from tests.benchmarks.turns import Terse, steps
+from tests.benchmarks.turns import Bare, Terse, steps
 
 SIZES = (10, 100, 1000)
 TURNS = 20
@@ -45,6 +45,18 @@ async def our_store(folder: Path, messages: int, synced: bool) -> Turn:
     async def turn() -> None:
         store.commit(next(made))
         store.commit(next(made))
+
+    return await _filled(turn, messages)
+
+
+async def our_statements(folder: Path, messages: int, synced: bool) -> Turn:
+    """The driver alone that runs the store's statements: what writing these rows takes, whoever does it."""
+    bare = Bare(f"{folder}/bare.db", "strict" if synced else "relaxed")
+    made = steps(messages // 2 + TURNS * (ROUNDS + 1), 1)
+    scripts = iter([bare.script(made[begun : begun + 2]) for begun in range(0, len(made), 2)])
+
+    async def turn() -> None:
+        bare.run(next(scripts))
 
     return await _filled(turn, messages)
 
@@ -187,15 +199,16 @@ async def _filled(turn: Turn, messages: int) -> Turn:
 
 
 OURS, AGENTS = "conversation-fsm", "openai-agents"
+BARE = "bare sqlite3, the statements of SQLStore"
 
 GROUPS: dict[str, tuple[bool, dict[str, tuple[str, Make]]]] = {
     "Storing a turn, not synced": (
         False,
-        {"SQLStore": (OURS, our_store), NEAREST: (AGENTS, openai_stores)},
+        {"SQLStore": (OURS, our_store), BARE: (OURS, our_statements), NEAREST: (AGENTS, openai_stores)},
     ),
     "Storing a turn, synced twice": (
         True,
-        {"SQLStore": (OURS, our_store), NEAREST: (AGENTS, openai_stores)},
+        {"SQLStore": (OURS, our_store), BARE: (OURS, our_statements), NEAREST: (AGENTS, openai_stores)},
     ),
     "A whole turn, not synced": (
         False,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -15,14 +15,15 @@ from fsm import conversation as decide
 from fsm.effects import Step
 from fsm.turn import Answer
 from persistence import SQLStore
-from persistence.store import IS_SYNCED
+from persistence.statements import Statements
+from persistence.store import IS_SYNCED, Durability
 from persistence.writes import Writes
 from tests.benchmarks.measuring import Row, compare, timed
 
-__all__ = ["Terse", "postgresql_turns", "sqlite_turns", "steps"]
+__all__ = ["Bare", "Terse", "postgresql_turns", "sqlite_turns", "steps"]
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-REACH = {"relaxed": 1.8, "acknowledged": 1.2, "strict": 1.2}
+REACH: Mapping[Durability, float] = {"relaxed": 1.8, "acknowledged": 1.2, "strict": 1.2}
 WHAT = {"relaxed": "not synced", "acknowledged": "synced once", "strict": "synced twice"}
 
 
@@ -62,12 +63,12 @@ def steps(turns: int, number: int) -> list[Step]:
     return made
 
 
-def _statements(store: SQLStore, made: Sequence[Step], begin: Callable[[bool], list[str]]) -> list[tuple[str, Any]]:
+def _script(sql: Statements, made: Sequence[Step], begin: Callable[[Step], list[str]]) -> list[tuple[str, Any]]:
     """All that the store would run for these steps."""
-    script: list[tuple[str, Any]] = []
+    writes, script = Writes(sql), list[tuple[str, Any]]()
     for step in made:
-        script += [(sql, ()) for sql in begin(IS_SYNCED[store.durability](step))]
-        script += [(statement.sql, values) for statement, values in Writes(store._sql).of(step)]
+        script += [(text, ()) for text in begin(step)]
+        script += [(statement.sql, values) for statement, values in writes.of(step)]
         script.append(("COMMIT", ()))
     return script
 
@@ -79,12 +80,12 @@ def sqlite_turns(folder: Path, *, turns: int = 200, rounds: int = 31) -> Iterato
         with (
             SQLStore(f"{url}-store.db", durability=durability) as store,
             SQLStore(f"{url}-manager.db", durability=durability) as other,
-            _bare(f"{folder}/{durability}-bare.db") as bare,
+            closing(Bare(f"{folder}/{durability}-bare.db", durability)) as bare,
         ):
             manager = SessionManager(other, Terse())
             found = compare(
                 {
-                    "bare sqlite3": lambda number: bare(store, turns, number),
+                    "bare sqlite3": lambda number: _played(bare, turns, number),
                     "the store": lambda number: _stored(store, turns, number),
                     "the whole manager": partial(_managed, manager, turns),
                 },
@@ -102,35 +103,55 @@ def _managed(manager: SessionManager, turns: int, number: int) -> float:
     return timed(lambda: [manager.send(f"k{number}", "Where is my parcel?") for _ in range(turns)], turns)
 
 
+def _played(bare: Bare, turns: int, number: int) -> float:
+    script = bare.script(steps(turns, number + 1))
+    return timed(lambda: bare.run(script), turns)
+
+
 def _stored(store: SQLStore, turns: int, number: int) -> float:
     made = steps(turns, number + 1)
     return timed(lambda: [store.commit(step) for step in made], turns)
 
 
-@contextmanager
-def _bare(path: str) -> Iterator[Callable[[SQLStore, int, int], float]]:
-    """The driver alone, on a database with the same tables and settings."""
-    SQLStore(f"sqlite:///{path}").close()
+class Bare:
+    """The driver alone, on a database with the same tables and settings.
 
-    was_synced: list[bool] = [True]
+    Args:
+        path: the file.
+        durability: as of the store.
+    """
 
-    def begin(synced: bool) -> list[str]:
+    def __init__(self, path: str, durability: Durability) -> None:
+        with SQLStore(f"sqlite:///{path}") as store:
+            self._sql = store._sql
+        self._is_synced = IS_SYNCED[durability]
+        self._was_synced = True
+        self._connection = sqlite3.connect(path, isolation_level=None)
+        self._connection.execute("PRAGMA foreign_keys = 1")
+        self._connection.execute("PRAGMA synchronous = FULL")
+        self._cursor = self._connection.cursor()
+
+    def script(self, made: Sequence[Step]) -> list[tuple[str, Any]]:
+        """All that the store would run for these steps."""
+        return _script(self._sql, made, self._begin)
+
+    def _begin(self, step: Step) -> list[str]:
         """Like the store, it says how to sync only when that changes."""
-        if was_synced[-1] is synced:
+        synced = self._is_synced(step)
+        if self._was_synced is synced:
             return ["BEGIN IMMEDIATE"]
-        was_synced.append(synced)
+        self._was_synced = synced
         return [f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}", "BEGIN IMMEDIATE"]
 
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("PRAGMA foreign_keys = 1")
-        connection.execute("PRAGMA synchronous = FULL")
-        cursor = connection.cursor()
+    def run(self, script: Sequence[tuple[str, Any]]) -> None:
+        """Run it."""
+        execute = self._cursor.execute
+        for sql, values in script:
+            execute(sql, values)
 
-        def play(store: SQLStore, turns: int, number: int) -> float:
-            script = _statements(store, steps(turns, number + 1), begin)
-            return timed(lambda: [cursor.execute(sql, values) for sql, values in script], turns)
-
-        yield play
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
 
 
 def postgresql_turns(*, turns: int = 100, rounds: int = 7) -> Iterator[Row]:
@@ -145,13 +166,13 @@ def postgresql_turns(*, turns: int = 100, rounds: int = 7) -> Iterator[Row]:
             connection.execute("ALTER SYSTEM SET fsync = on")
             connection.execute("SELECT pg_reload_conf()")
 
-            def begin(synced: bool) -> list[str]:
-                return ["BEGIN", f"SET LOCAL synchronous_commit TO {'ON' if synced else 'OFF'}"]
+            def begin(step: Step) -> list[str]:
+                return ["BEGIN", f"SET LOCAL synchronous_commit TO {'ON' if step.acknowledged else 'OFF'}"]
 
             with SQLStore(url) as store:
 
                 def bare(number: int) -> float:
-                    script = _statements(store, steps(turns, 2 * number + 1), begin)
+                    script = _script(store._sql, steps(turns, 2 * number + 1), begin)
                     return timed(lambda: [connection.execute(sql, values) for sql, values in script], turns)
 
                 found = compare({"bare": bare, "store": lambda number: _stored(store, turns, 2 * number + 1)}, rounds)
