@@ -230,7 +230,7 @@ class _Database(SqliteDatabase):
         super()._close(conn)  # type: ignore[misc]  # missing in the stubs
 
     def dispose(self) -> None:
-        """Forget what is open without closing it."""
+        """After a fork: what is open is the parent's, and the child opens its own."""
         self._opened.forget()
         super().dispose()
 

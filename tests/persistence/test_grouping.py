@@ -98,6 +98,13 @@ def test_a_shared_transaction_is_synced_if_any_of_its_steps_must_be(
         assert store._dialect.database.pragma("synchronous") == ended
 
 
+def test_a_transaction_can_be_shared_on_every_database(store: SQLStore) -> None:
+    """Though only a file of SQLite gains by it: a dialect can do all that it promises."""
+    outcomes = store._transactions.together([begin(1), begin(2, key="k1"), begin(3)])
+    assert [type(outcome) for outcome in outcomes] == [type(None), Conflict, type(None)]
+    assert [store.load(key) for key in ("k1", "k3")] == [begin(1).after, begin(3).after]
+
+
 def test_a_lone_caller_commits_as_without(sqlite_url: str) -> None:
     """It pays for nothing."""
     heard = []
