@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from fsm.errors import InvalidContent
 
-__all__ = ["Block", "Content", "as_blocks", "plain", "text_block", "text_of"]
+__all__ = ["Block", "Content", "as_blocks", "plain", "text_block", "text_of", "well_formed"]
 
 Block: TypeAlias = Mapping[str, Any]
 """One JSON object with a ``type``."""
@@ -99,6 +99,30 @@ def text_of(blocks: Iterable[Block]) -> str:
     'ab'
     """
     return "".join(str(block.get("text", "")) for block in blocks if block.get("type") == "text")
+
+
+def well_formed(value: Any) -> Any:
+    """A copy of a JSON value whose texts can be sent as UTF-8.
+
+    Halves of a surrogate pair that stand side by side are joined; lone ones are replaced by U+FFFD.
+
+    Args:
+        value: text, or an object or list that holds texts at any depth.
+
+    >>> well_formed({"path": "caf\\ud83d"})["path"].encode()
+    b'caf\\xef\\xbf\\xbd'
+    """
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return value
+    if isinstance(value, Mapping):
+        return {well_formed(name): well_formed(held) for name, held in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(well_formed, value))
+    return value
 
 
 def plain(block: Block) -> str:

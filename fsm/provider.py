@@ -7,15 +7,21 @@ A provider is an AI that keeps a *context* on its side and names it with a provi
   and no other: that is what *dead* means;
 * the last event, and only the last, is a :class:`~fsm.results.Result`.
 
-It may declare ``wants_transcript = True``: then, while a session is resumed, the request brings the raw messages of
-that session (for an API that keeps nothing itself). It may have a method ``check_content(content)``, called with the
-blocks of every message before anything is written: it raises :class:`~fsm.errors.InvalidContent` for what the
-provider can't take.
+A provider may also have these:
+
+* ``wants_transcript = True``: while a session is resumed, the request brings the raw messages of that session. It is
+  for an API that keeps nothing itself.
+* ``wants_tool_results = True``: while a session is resumed, ``request.history`` holds the tool results of earlier turns
+  of this session that did not succeed (G23). It is for an API whose session may still wait for them.
+* ``check_content(content)``, called with the blocks of every message before anything is written. It raises
+  :class:`~fsm.errors.InvalidContent` for what the provider can't take.
+* ``longest_silence``: for how many seconds the provider may give no sign of life while all is well, such as the
+  timeout of its client times the attempts; None if that is not known. A manager holds it against its lease.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from attrs import field, frozen
@@ -25,6 +31,10 @@ from fsm.records import Message
 from fsm.results import Event
 
 __all__ = ["AsyncProvider", "Provider", "Request"]
+
+
+def _ignored() -> None:
+    """A sign of life that nobody waits for."""
 
 
 @frozen
@@ -40,7 +50,10 @@ class Request:
         history: the messages that the context is rebuilt from, oldest first. For a new session: the succeeded turns
             inside the context window, as plain text. For a resumed one: nothing, unless the provider wants the
             transcript; then what the session was opened with, and after it the session's own messages as stored.
+            Tool results of turns that did not succeed are among them, as user messages with nothing else (G23).
         metadata: the conversation's own JSON object.
+        alive: call it for every sign of life of the service: an event, a ping, a line of output. It keeps the turn's
+            lease. Any thread may call it as often as it likes; it does no I/O and never raises.
     """
 
     key: str
@@ -50,6 +63,7 @@ class Request:
     session_id: str | None = None
     history: tuple[Message, ...] = ()
     metadata: Mapping[str, Any] = field(factory=dict, hash=False)
+    alive: Callable[[], object] = field(default=_ignored, eq=False, repr=False)
 
 
 @runtime_checkable
