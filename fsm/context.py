@@ -1,8 +1,14 @@
 """Rebuilding a context: what of the stored history a new provider session is told, and how.
 
 When a session is dead, the model behind the next one knows nothing. :class:`ContextWindow` selects what it is told:
-the newest turns that fit, whole, in order, and never a tool call without its answer. :func:`rebuild` turns them into
-messages of plain text; :func:`as_prompt` renders messages as one text for providers that take text.
+the newest turns that fit, in order, and never an answer without its call. :func:`rebuild` turns them into messages of
+plain text; :func:`as_prompt` renders messages as one text for providers that take text.
+
+Two promises about what is told (G22, G23):
+
+* it is never empty while there is something to tell and room for it: what is too large by itself is cut inside;
+* a stored tool result is told, whatever became of its turn (:func:`with_results`), and a call without one is told as
+  what it is: nobody recorded a result, and it may have run.
 
 The rendering is delimited so that the model answers only the new message. The delimiter carries a *boundary* that is
 computed from all that stands inside it and occurs nowhere in it: content can't close its own delimiter (G3).
@@ -13,92 +19,143 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from itertools import groupby
+from typing import Any
 
 import attrs
-from attrs import field, frozen, validators
+from attrs import field, frozen
 
-from fsm.content import Block, plain, text_block
+from fsm.content import NO_RESULT, Block, plain, text_block
+from fsm.errors import InvalidInput
 from fsm.records import Message
+from fsm.shortening import Unit, cut
 
-__all__ = ["ContextWindow", "as_preamble", "as_prompt", "as_text", "as_transcript", "rebuild"]
+__all__ = ["ContextWindow", "as_preamble", "as_prompt", "as_text", "as_transcript"]
+__all__ += ["has_beginning", "rebuild", "with_results"]
 
 NO_ANSWER = "(no answer in text)"
+
+
+def _is_size(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if type(value) is not int or value < 0:
+        raise InvalidInput(f"{attribute.name} is {value!r}; it must be a whole number from 0")
 
 
 @frozen(kw_only=True)
 class ContextWindow:
     """How much of the stored history a new provider session is told.
 
+    The newest turns are kept whole, and the first that does not fit ends the window. A turn that is larger than the
+    window by itself is cut inside: its first message and its newest part stay, long texts are shortened, and a mark
+    says so.
+
     Attributes:
         max_messages: at most this many messages.
         max_characters: at most this many characters of text.
 
-    Both count whole turns: the newest are kept, the first that does not fit ends the window.
+    Raises:
+        InvalidInput: one of them is not a whole number from 0.
     """
 
-    max_messages: int = field(default=100, validator=[validators.instance_of(int), validators.ge(0)])
-    max_characters: int = field(default=400_000, validator=[validators.instance_of(int), validators.ge(0)])
+    max_messages: int = field(default=100, validator=_is_size)
+    max_characters: int = field(default=400_000, validator=_is_size)
 
     def select(self, messages: Iterable[Message], content: Sequence[Block] = ()) -> tuple[Message, ...]:
         """The messages inside the window, rendered as plain text, oldest first.
 
         Args:
-            messages: messages of succeeded turns, oldest first; the first turn may lack its beginning if there are
-                more than :attr:`max_messages`.
+            messages: what may be told, oldest first; the first turn may lack its beginning if there are more than
+                :attr:`max_messages`.
             content: the new message; tool calls that it answers are kept.
 
         Returns:
-            Messages with one text block each, of whole turns.
+            Messages with one text block each.
         """
-        chosen: list[tuple[Message, ...]] = []
+        chosen: list[Unit] = []
         count = size = 0
-        for unit in reversed(_units(tuple(messages), content)):
+        for whole in reversed(_units(tuple(messages), content)):
+            unit = cut(whole, self.max_messages, self.max_characters)
             count += len(unit)
             size += sum(len(message.text) for message in unit)
-            if count > self.max_messages or size > self.max_characters:
+            if not unit or count > self.max_messages or size > self.max_characters:
                 break
             chosen.append(unit)
         return tuple(message for unit in reversed(chosen) for message in unit)
 
 
 def rebuild(messages: Iterable[Message], window: ContextWindow, content: Sequence[Block] = ()) -> tuple[Message, ...]:
-    """What a new session is told of the messages of succeeded turns; see :meth:`ContextWindow.select`."""
+    """What a new session is told of what may be told; see :meth:`ContextWindow.select`."""
     return window.select(messages, content)
 
 
-def _units(messages: tuple[Message, ...], content: Sequence[Block]) -> list[tuple[Message, ...]]:
+def with_results(
+    told: Sequence[Message], unheard: Iterable[Message], content: Sequence[Block] = ()
+) -> tuple[Message, ...]:
+    """What is told of a conversation, and the tool results of turns that did not succeed among it (G23).
+
+    Args:
+        told: messages of succeeded turns, oldest first.
+        unheard: user messages with tool results of turns that ended otherwise, oldest first. Of these only the
+            results are told, and not those that the user sent again right afterwards.
+        content: the new message.
+
+    Returns:
+        All of it, in the order of the numbers.
+    """
+    newest_first: list[Message] = []
+    sent_again = _results_in(content)
+    succeeded = {message.number for message in told}
+    for message in sorted((*told, *unheard), key=lambda message: message.number, reverse=True):
+        results = _results_in(message.content)
+        if message.number in succeeded:
+            newest_first.append(message)
+            sent_again = sent_again | results if message.role == "user" else frozenset()
+        elif results - sent_again:
+            blocks = tuple(block for block in message.content if _answers(block) - sent_again)
+            newest_first.append(attrs.evolve(message, content=blocks))
+            sent_again |= results
+    return tuple(reversed(newest_first))
+
+
+def _answers(block: Block) -> frozenset[str]:
+    return frozenset({str(block["tool_use_id"])}) if "tool_use_id" in block else frozenset()
+
+
+def _results_in(blocks: Iterable[Block]) -> frozenset[str]:
+    """The ids of the calls that are answered here."""
+    return frozenset().union(*map(_answers, blocks))
+
+
+def has_beginning(messages: Iterable[Message]) -> bool:
+    """Whether one of these messages is the first of what must stay together: it is the user's and answers no call."""
+    return any(message.role == "user" and not _results_in(message.content) for message in messages)
+
+
+def _units(messages: tuple[Message, ...], content: Sequence[Block]) -> list[Unit]:
     """The turns as plain text; turns that a tool call and its answer tie together are one unit."""
-    answered = {
-        str(block["tool_use_id"])
-        for blocks in (*(message.content for message in messages), content)
-        for block in blocks
-        if "tool_use_id" in block
-    }
-    units: list[tuple[Message, ...]] = []
+    answered = _results_in(content).union(*(_results_in(message.content) for message in messages))
+    units: list[Unit] = []
     for _, turn in groupby(messages, key=lambda message: message.turn):
         turn_messages = tuple(turn)
         told = tuple(_plain_message(message, answered) for message in turn_messages)
         if all(message.role == "user" for message in told):
             last = told[-1]
             told = (*told, attrs.evolve(last, role="assistant", content=(text_block(NO_ANSWER),)))
-        if units and _answers_calls(turn_messages[0]):
+        if units and turn_messages[0].role == "user" and _results_in(turn_messages[0].content):
             units[-1] += told
         else:
             units.append(told)
     return units
 
 
-def _answers_calls(message: Message) -> bool:
-    return message.role == "user" and any("tool_use_id" in block for block in message.content)
+def _plain_message(message: Message, answered: frozenset[str]) -> Message:
+    told = [_plain_block(block, answered) for block in message.content]
+    return attrs.evolve(message, content=(text_block("\n".join(filter(None, told)) or NO_ANSWER),), provider_data=None)
 
 
-def _plain_message(message: Message, answered: set[str]) -> Message:
-    text = as_text(block for block in message.content if not _is_unanswered(block, answered))
-    return attrs.evolve(message, content=(text_block(text or NO_ANSWER),), provider_data=None)
-
-
-def _is_unanswered(block: Block, answered: set[str]) -> bool:
-    return block.get("type") == "tool_use" and block.get("id") not in answered
+def _plain_block(block: Block, answered: frozenset[str]) -> str:
+    if block.get("type") == "tool_use" and str(block.get("id")) not in answered:
+        return f"{plain(block)}\n[{NO_RESULT}]"
+    return plain(block)
 
 
 def as_text(blocks: Iterable[Block]) -> str:

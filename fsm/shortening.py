@@ -1,0 +1,97 @@
+"""Cutting what is too large for a context window inside, so that something of it is always told (G22).
+
+A *unit* is what must stay together: a turn, or turns that tool calls and their answers tie together, as messages of
+plain text. Its first message says what it is about, and its newest part is what comes next; both stay. A mark says
+what is left out, so that no model takes a part for the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import attrs
+
+from fsm.content import text_block
+from fsm.records import Message
+
+__all__ = ["Unit", "cut", "shortened"]
+
+Unit: TypeAlias = tuple[Message, ...]
+"""Messages with one text block each, that are told together or not at all."""
+
+SHARE = 4
+"""One text has at most this part of the window if its unit is too large: a pasted book leaves room for the rest."""
+
+NOTHING_SAID = "(no answer in text)"
+
+
+def shortened(text: str, limit: int) -> str:
+    """The text, or its beginning and its end with a mark between them, in at most ``limit`` characters.
+
+    >>> shortened("hello", 5)
+    'hello'
+    >>> shortened("a" * 500 + "b" * 500, 60)
+    'aaaaaaaaaa[… 980 characters are left out here …]bbbbbbbbbb'
+    >>> shortened("hello", 3)
+    'he…'
+    """
+    if len(text) <= limit:
+        return text
+    kept = limit - len(_mark(len(text), "characters"))
+    if kept < 2:
+        return text[: limit - 1] + "…" if limit else ""
+    head, tail = (kept + 1) // 2, kept // 2
+    return text[:head] + _mark(len(text) - head - tail, "characters") + text[len(text) - tail :]
+
+
+def cut(unit: Unit, max_messages: int, max_characters: int) -> Unit:
+    """The unit itself if it fits; otherwise as much of it as fits, or nothing if there is no room for a part.
+
+    Args:
+        unit: at least one message.
+        max_messages: how many messages may remain.
+        max_characters: how many characters may remain.
+    """
+    if len(unit) <= max_messages and _size(unit) <= max_characters:
+        return unit
+    if max_messages < 2 or max_characters < SHARE:
+        return ()
+    limit = max_characters // SHARE
+    short = tuple(_with_text(message, shortened(message.text, limit)) for message in unit)
+    if len(short) <= max_messages and _size(short) <= max_characters:
+        return short
+    return _ends(short, max_messages, max_characters, limit)
+
+
+def _ends(unit: Unit, max_messages: int, max_characters: int, limit: int) -> Unit:
+    """The first message and the newest part of a unit, which begins with something that the AI said."""
+    room = max_characters - limit
+    starts = [place for place in range(1, len(unit)) if unit[place].role == "assistant"]
+    fitting = [place for place in starts if len(unit) - place < max_messages and _size(unit[place:]) <= room]
+    if not fitting:
+        said = unit[starts[-1]] if starts else _with_text(attrs.evolve(unit[0], role="assistant"), NOTHING_SAID)
+        return (_marked(unit[0], len(unit) - 2, limit), _with_text(said, shortened(said.text, limit)))
+    return (_marked(unit[0], fitting[0] - 1, limit), *unit[fitting[0] :])
+
+
+def _marked(first: Message, left_out: int, limit: int) -> Message:
+    """The first message, with a mark after it."""
+    if not left_out:
+        return first
+    mark = "\n" + _mark(left_out, "messages" if left_out > 1 else "message")
+    if len(mark) >= limit:
+        return _with_text(first, shortened(first.text + "…" * limit, limit))
+    return _with_text(first, shortened(first.text, limit - len(mark)) + mark)
+
+
+def _mark(number: int, things: str) -> str:
+    return f"[… {number:,} {things} {'is' if number == 1 else 'are'} left out here …]"
+
+
+def _with_text(message: Message, text: str) -> Message:
+    return message if message.text == text else attrs.evolve(message, content=(text_block(text),))
+
+
+def _size(messages: Sequence[Message]) -> int:
+    return sum(len(message.text) for message in messages)
