@@ -76,6 +76,8 @@ class Conversation:
         transitions: how many moves were logged.
         running: the turn that runs, or None.
         metadata: the caller's own JSON object.
+        window: the size, in characters, of the history that the newest session could be told; None if it is the
+            manager's own window.
     """
 
     key: str
@@ -92,6 +94,7 @@ class Conversation:
     transitions: int = 0
     running: Running | None = None
     metadata: Mapping[str, Any] = field(factory=dict, hash=False)
+    window: int | None = None
 
 
 @frozen
@@ -135,6 +138,7 @@ class Turn:
         healed: whether a dead session was replaced within it.
         state: the conversation's state when it ended; None while it runs.
         idempotency_key: the caller's name for it (G13).
+        brings_results: whether its user message holds tool results.
     """
 
     number: int
@@ -155,6 +159,7 @@ class Turn:
     healed: bool = False
     state: State | None = None
     idempotency_key: str | None = None
+    brings_results: bool = False
 
 
 @frozen

@@ -54,6 +54,16 @@ class Store(Protocol):
         """The newest ``limit`` messages of succeeded turns of these sessions, oldest first (G3)."""
         ...
 
+    def unheard(
+        self, conversation: Conversation, *, first_session: int, last_session: int, limit: int | None
+    ) -> Sequence[Message]:
+        """The newest ``limit`` user messages with tool results of turns that did not succeed, oldest first.
+
+        That is the first message of each turn of these sessions which ``brings_results`` and ended as failed,
+        interrupted or superseded.
+        """
+        ...
+
     def turn_messages(self, conversation: Conversation, turn: Turn) -> Sequence[Message]:
         """All messages of one turn, oldest first."""
         ...

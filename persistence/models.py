@@ -51,6 +51,7 @@ class Conversation(_Table):
     running_owner = TextField(null=True)
     running_until = BigIntegerField(null=True)
     metadata = TextField()
+    window = BigIntegerField(null=True)
     created_at = BigIntegerField()
     updated_at = BigIntegerField()
 
@@ -107,6 +108,7 @@ class Turn(_Table):
     healed = BooleanField(default=False)
     state = TextField(null=True)
     idempotency_key = TextField(null=True)
+    brings_results = BooleanField(default=False)
 
     class Meta:
         table_name = "turn"
@@ -198,6 +200,15 @@ _partial(
     where=SQL("idempotency_key IS NOT NULL"),
     unique=True,
     name="turn_idempotency_key",
+)
+_partial(
+    Turn,
+    "conversation",
+    "session",
+    "number",
+    where=SQL("brings_results AND status IN ('failed', 'interrupted', 'superseded')"),
+    unique=False,
+    name="turn_unheard",
 )
 _partial(
     Conversation, "running_until", where=SQL("running_turn IS NOT NULL"), unique=False, name="conversation_running"

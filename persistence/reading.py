@@ -60,8 +60,8 @@ def read_conversation(row: Row) -> Conversation:
     conversation = Conversation(
         key=row[1],
         id=row[0],
-        created_at=_time(row[14]),
-        updated_at=_time(row[15]),
+        created_at=_time(row[15]),
+        updated_at=_time(row[16]),
         state=State(row[2]),
         version=row[3],
         provider=row[4],
@@ -72,6 +72,7 @@ def read_conversation(row: Row) -> Conversation:
         transitions=row[9],
         running=running,
         metadata=_object(row[13]) if row[13] != "{}" else {},
+        window=row[14],
     )
     if (conversation.state is State.ACTIVE) != (conversation.session_id is not None):
         raise ValueError(f"state {conversation.state.value} does not go with what it holds (G1)")
@@ -113,6 +114,7 @@ def read_turn(row: Row) -> Turn:
         healed=bool(row[16]),
         state=None if row[17] is None else State(row[17]),
         idempotency_key=row[18],
+        brings_results=bool(row[19]),
     )
 
 

@@ -134,6 +134,7 @@ def _moving(conversation: Conversation) -> Row:
         running and running.owner,
         running and micros(running.until),
         _json(conversation.metadata) if conversation.metadata else "{}",
+        conversation.window,
     )
 
 
@@ -186,6 +187,7 @@ def turn_row(conversation: int, started: StartTurn) -> Row:
         turn.healed,
         turn.state and turn.state._value_,
         turn.idempotency_key,
+        turn.brings_results,
     )
 
 

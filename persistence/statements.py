@@ -123,6 +123,7 @@ class Statements:
                     "running_owner",
                     "running_until",
                     "metadata",
+                    "window",
                     "updated_at",
                 ],
             ).where(
@@ -185,6 +186,18 @@ class Statements:
                 Turn.session.between(_place("first_session"), _place("last_session")),
             )
             .order_by(Message.number.desc())
+            .limit(_place("limit"))
+        )
+        self.unheard = self._compile(
+            Message.select(*_fields(Message))
+            .join(Turn, on=(Turn.conversation == Message.conversation) & (Turn.first_message == Message.number))
+            .where(
+                Turn.conversation == _place("conversation"),
+                Turn.session.between(_place("first_session"), _place("last_session")),
+                Turn.brings_results,
+                Turn.status.in_(SQL("('failed', 'interrupted', 'superseded')")),
+            )
+            .order_by(Turn.session.desc(), Turn.number.desc())  # which is the order of the messages, and has an index
             .limit(_place("limit"))
         )
         self.turn_messages = self._compile(

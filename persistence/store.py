@@ -170,6 +170,18 @@ class SQLStore:
         }
         return self._read("message", self._sql.context, values, reading.read_message, conversation.key)[::-1]
 
+    def unheard(
+        self, conversation: Conversation, *, first_session: int, last_session: int, limit: int | None
+    ) -> list[Message]:
+        """The newest ``limit`` user messages with tool results of turns that did not succeed, oldest first."""
+        values = {
+            "conversation": conversation.id,
+            "first_session": first_session,
+            "last_session": last_session,
+            "limit": _bound("limit", limit),
+        }
+        return self._read("message", self._sql.unheard, values, reading.read_message, conversation.key)[::-1]
+
     def turn_messages(self, conversation: Conversation, turn: Turn) -> list[Message]:
         """All messages of one turn, oldest first."""
         values = {

@@ -5,11 +5,12 @@ import threading
 
 import attrs
 
-from fsm import Conflict, InvalidInput, StoreError
+from fsm import Conflict, InvalidInput, StoreError, TurnStatus
 from fsm.effects import AddMessage, BindSession, BuryId, CloseSession, EndTurn, LogTransition, OpenSession, StartTurn
 
 INSERTS = {AddMessage: "message", LogTransition: "transition", OpenSession: "session", StartTurn: "turn"}
 RESULT = ("subtype", "is_error", "session_id", "errors", "stop_reason", "usage", "cost_usd", "http_status")
+UNHEARD = {TurnStatus.FAILED, TurnStatus.INTERRUPTED, TurnStatus.SUPERSEDED}
 EMPTY = {"messages": (), "transitions": (), "sessions": (), "turns": (), "dead": frozenset()}
 
 
@@ -40,6 +41,12 @@ class DictStore:
         turns = [turn for turn in self.turns(conversation) if first_session <= turn.session <= last_session]
         told = {turn.number for turn in turns if turn.ended_at is not None}
         return newest([message for message in self.messages(conversation) if message.turn in told], limit)
+
+    def unheard(self, conversation, *, first_session, last_session, limit):
+        turns = [turn for turn in self.turns(conversation) if first_session <= turn.session <= last_session]
+        turns = [turn for turn in turns if turn.brings_results and turn.status in UNHEARD]
+        first = {turn.first_message for turn in turns}
+        return newest([message for message in self.messages(conversation) if message.number in first], limit)
 
     def turn_messages(self, conversation, turn):
         return [message for message in self.messages(conversation) if message.turn == turn.number]
@@ -123,10 +130,8 @@ except ConformanceError as error:
     print(error)
 # [check end]
 
+
 # [fix]
-from fsm import TurnStatus
-
-
 class FixedStore(DictStore):
     def context(self, conversation, *, first_session, last_session, limit):
         turns = [turn for turn in self.turns(conversation) if first_session <= turn.session <= last_session]

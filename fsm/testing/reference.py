@@ -22,6 +22,9 @@ __all__ = ["ReferenceStore"]
 
 R = TypeVar("R")
 
+UNHEARD = frozenset({TurnStatus.FAILED, TurnStatus.INTERRUPTED, TurnStatus.SUPERSEDED})
+"""How a turn ends whose user message no session is known to have heard."""
+
 
 @define
 class _Rows:
@@ -89,6 +92,18 @@ class ReferenceStore:
             if turn.status is TurnStatus.SUCCEEDED and first_session <= turn.session <= last_session
         }
         return _newest([message for message in rows.messages if message.turn in told], limit)
+
+    def unheard(
+        self, conversation: Conversation, *, first_session: int, last_session: int, limit: int | None
+    ) -> Sequence[Message]:
+        """The newest user messages with tool results of turns of these sessions that did not succeed."""
+        rows = self._of(conversation)
+        first_messages = {
+            turn.first_message
+            for turn in rows.turns
+            if turn.brings_results and turn.status in UNHEARD and first_session <= turn.session <= last_session
+        }
+        return _newest([message for message in rows.messages if message.number in first_messages], limit)
 
     def turn_messages(self, conversation: Conversation, turn: Turn) -> Sequence[Message]:
         """All messages of one turn."""

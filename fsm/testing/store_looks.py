@@ -79,7 +79,8 @@ def look_at_context(play: s.Play) -> None:
         newest = conversation.session
         for first, last in {(1, newest), (newest, newest), (1, newest - 1)}:
             for limit in (None, 0, 1, 3):
-                play.same("context", conversation, first_session=first, last_session=last, limit=limit)
+                for read in ("context", "unheard"):
+                    play.same(read, conversation, first_session=first, last_session=last, limit=limit)
 
 
 def look_at_dead_ids(play: s.Play) -> None:

@@ -33,7 +33,7 @@ from fsm import (
 )
 from fsm import conversation as decide
 from fsm.content import text_block
-from fsm.effects import BindSession, CloseSession, EndTurn, ExtendTurn, Step
+from fsm.effects import BindSession, CloseSession, EndTurn, ExtendTurn, StartTurn, Step
 from fsm.providers import DemoProvider
 from fsm.results import EXPIRED
 from fsm.turn import Answer
@@ -66,6 +66,11 @@ def finish(conversation: Conversation, result: Result, answer: Answer = SAID) ->
         answer=attrs.evolve(answer, result=result),
         now=NOW,
     )
+
+
+def reset(conversation: Conversation) -> Step:
+    """A forced reset."""
+    return decide.reset(conversation, reason="r", provider="demo", now=NOW, force=True)
 
 
 def committed(store: SQLStore, *steps: Any) -> Conversation:
@@ -282,7 +287,8 @@ def test_one_running_turn_and_one_turn_for_an_idempotency_key(sqlite_store: SQLS
     committed(sqlite_store, lambda c: begin(c, idempotency_key="i"))
     copy = (
         "INSERT INTO turn SELECT conversation, 9, session, '{}', first_message, last_message, started_at, {}, subtype, "
-        "is_error, session_id, errors, stop_reason, usage, cost_usd, http_status, healed, {}, {} FROM turn"
+        "is_error, session_id, errors, stop_reason, usage, cost_usd, http_status, healed, {}, {}, brings_results "
+        "FROM turn"
     )
     with pytest.raises(Exception, match=r"UNIQUE constraint failed: turn.conversation"):
         sqlite_store._dialect.database.execute_sql(copy.format("running", "NULL", "NULL", "NULL"))
@@ -336,6 +342,48 @@ def test_the_context_is_of_succeeded_turns_of_the_sessions_asked_for(store: SQLS
     assert numbers(1, 0) == []
 
 
+def test_tool_results_of_turns_that_did_not_succeed_are_found_by_their_sessions(store: SQLStore) -> None:
+    """The first message of each such turn, however it ended; not of one that succeeded or still runs."""
+    good, bad = Result(session_id="s"), Result(is_error=True)
+
+    def bring(conversation: Conversation) -> Step:
+        step = begin(conversation)
+        effects = [
+            attrs.evolve(effect, turn=attrs.evolve(effect.turn, brings_results=True))
+            if isinstance(effect, StartTurn)
+            else effect
+            for effect in step.effects
+        ]
+        return attrs.evolve(step, effects=tuple(effects))
+
+    def cut_off(conversation: Conversation) -> Step:
+        return decide.interrupt(conversation, turn=conversation.turns, owner="o", answer=SAID, now=NOW)
+
+    first = [begin, lambda c: finish(c, good), bring, lambda c: finish(c, bad), bring, cut_off, begin, cut_off]
+    second = [bring, lambda c: finish(c, good), bring, reset, bring]
+    conversation = committed(store, *first, reset, *second)
+    assert [turn.brings_results for turn in store.turns(conversation)] == [False, True, True, False, *[True] * 3]
+
+    def numbers(first: int, last: int, limit: int | None = None) -> list[int]:
+        found = store.unheard(conversation, first_session=first, last_session=last, limit=limit)
+        return [message.number for message in found]
+
+    assert numbers(1, 3) == [3, 5, 11]
+    assert numbers(1, 1) == [3, 5]
+    assert numbers(2, 3) == [11]
+    assert numbers(1, 3, 2) == [5, 11]
+    assert numbers(1, 3, 0) == numbers(3, 3) == []
+
+
+def test_a_window_is_changed_by_any_commit(store: SQLStore) -> None:
+    conversation = NEW
+    for make, window in ((begin, None), (lambda c: finish(c, Result()), 1000), (begin, 500), (reset, None)):
+        step = make(conversation)
+        conversation = attrs.evolve(step.after, window=window)
+        store.commit(attrs.evolve(step, after=conversation))
+        assert store.load("k") == conversation
+
+
 def test_a_negative_limit_is_refused_wherever_there_is_one(store: SQLStore) -> None:
     """On both databases alike."""
     conversation = committed(store, begin)
@@ -343,6 +391,7 @@ def test_a_negative_limit_is_refused_wherever_there_is_one(store: SQLStore) -> N
         lambda: store.conversations(limit=-1),
         lambda: store.running(limit=-1),
         lambda: store.context(conversation, first_session=1, last_session=1, limit=-1),
+        lambda: store.unheard(conversation, first_session=1, last_session=1, limit=-1),
     ):
         with pytest.raises(InvalidInput, match="limit is -1"):
             read()

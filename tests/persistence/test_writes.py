@@ -30,6 +30,7 @@ AFTER = attrs.evolve(
     transitions=8,
     running=Running(5, "o", LATER),
     metadata={"a": 1},
+    window=9,
     updated_at=LATER,
 )
 RESULT = Result(
@@ -86,6 +87,7 @@ def test_the_guard_comes_first_and_knows_the_commit_before_by_its_version_and_ti
             "running_owner": "o",
             "running_until": micros(LATER),
             "metadata": '{"a":1}',
+            "window": 9,
             "updated_at": micros(LATER),
             "id": 7,
             "expected": 3,
