@@ -35,10 +35,11 @@ from fsm.errors import (
 from fsm.manager import SessionManager
 from fsm.provider import AsyncProvider, Provider, Request
 from fsm.records import Conversation, Message, Running, Session, Transition, Turn, TurnStatus
+from fsm.reply import Reply
 from fsm.results import Event, Result, TextDelta, ToolResult, ToolUse
 from fsm.states import TABLE, Row, State, Trigger
 from fsm.store import SharingStore, Store
-from fsm.turn import Reply, RunningTurn
+from fsm.turn import RunningTurn
 
 if TYPE_CHECKING:
     from fsm.aio import AsyncSessionManager

@@ -10,126 +10,83 @@ A cancellation, wherever it strikes, ends the turn as ``interrupted`` before it 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
-from functools import partial
-from typing import Any, ParamSpec, Self, TypeVar, cast
+from typing import Any, Self
 
 import anyio
-import anyio.to_thread
 
-from fsm.bundles import Bundles
 from fsm.content import Content
 from fsm.context import ContextWindow
 from fsm.driven import DrivenTurn
 from fsm.driver import Driver
-from fsm.effects import Step
-from fsm.errors import InvalidInput
-from fsm.ports import Ports
-from fsm.provider import AsyncProvider, Provider, Request
+from fsm.errors import ConversationBusy, InvalidInput
+from fsm.log import LOGGER
+from fsm.loop_ports import LoopPorts
+from fsm.provider import AsyncProvider, Provider
 from fsm.records import Conversation, Message, Session, Transition, Turn
+from fsm.reply import ReplayedTurn, Reply
 from fsm.results import Event
 from fsm.settings import Observer, OnBusy, Settings, utc_now
-from fsm.store import Store, is_sharing
-from fsm.turn import Reply
+from fsm.store import Store
 
 __all__ = ["AsyncSessionManager", "AsyncStreamedTurn"]
 
-P = ParamSpec("P")
-R = TypeVar("R")
 
+class AsyncStreamedTurn:
+    """A running turn whose events are read with ``async for``; see :meth:`AsyncSessionManager.stream`.
 
-class _End:
-    """A synchronous provider has no more events."""
+    One task at a time reads it.
 
+    Attributes:
+        key: the conversation.
+        number: the number of the turn.
+    """
 
-class _ThreadedEvents(AsyncIterator[object]):
-    """The events of a synchronous provider, each fetched in a thread."""
-
-    def __init__(self, provider: Provider, request: Request, ports: _Ports) -> None:
-        self._provider = provider
-        self._request = request
-        self._ports = ports
-        self._events: Iterator[object] | None = None
-
-    async def __anext__(self) -> object:
-        event = await self._ports.call(self._next)
-        if event is _End:
-            raise StopAsyncIteration
-        return event
-
-    def _next(self) -> object:
-        if self._events is None:
-            self._events = iter(self._provider.stream(self._request))
-        return next(self._events, _End)
-
-    async def aclose(self) -> None:
-        close = getattr(self._events, "close", None)
-        if close is not None:
-            await self._ports.call(close)
-
-
-def _outcomes(calls: Sequence[Callable[[], Any]]) -> list[Any]:
-    """Call one after the other; for each, what it returned or raised."""
-
-    def outcome(call: Callable[[], Any]) -> Any:
-        try:
-            return call()
-        except Exception as error:  # noqa: BLE001  # for its own caller
-            return error
-
-    return [outcome(call) for call in calls]
-
-
-class _Ports(Ports):
-    """The world as an event loop sees it."""
-
-    def __init__(self, store: Store, provider: AsyncProvider | Provider, threads: int) -> None:
-        self._provider = provider
-        self._is_asynchronous = isinstance(provider, AsyncProvider)
-        self._threads = anyio.CapacityLimiter(threads)
-        self._commits: Bundles[Step, Any] | None = None
-        self._looks: Bundles[Callable[[], Any], Any] = Bundles(_outcomes)
-        self._quick: tuple[Callable[..., Any], ...] = ()
-        if is_sharing(store):
-            self._commits = Bundles(store.commit_many)
-            self._commit = store.commit
-            self._quick = (store.load, store.dead, store.turn_by_idempotency_key)
-
-    async def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        call = partial(function, *args, **kwargs)
-        if self._commits is not None and function == self._commit:
-            found: R = await self._commits.call(*call.args)
-        elif function in self._quick:
-            found = await self._looks.call(call)
-        else:
-            found = await anyio.to_thread.run_sync(call, limiter=self._threads)
-        return found
-
-    def events(self, request: Request) -> AsyncIterator[object]:
-        if self._is_asynchronous:
-            return cast("AsyncProvider", self._provider).astream(request)
-        return _ThreadedEvents(cast("Provider", self._provider), request, self)
-
-    async def sleep(self, seconds: float) -> None:
-        await anyio.sleep(seconds)
-
-    def shield(self) -> AbstractContextManager[object]:
-        return anyio.CancelScope(shield=True)
-
-
-class AsyncStreamedTurn(DrivenTurn):
-    """A running turn whose events are read with ``async for``; see :meth:`AsyncSessionManager.stream`."""
+    def __init__(self, turn: DrivenTurn | ReplayedTurn) -> None:
+        self._turn = turn
+        self.key = turn.key
+        self.number = turn.number
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Event:
-        event = await self.pull()
+        event = await self._turn.pull()
         if event is None:
             raise StopAsyncIteration
         return event
+
+    def __repr__(self) -> str:
+        return f"<AsyncStreamedTurn {self.number} of {self.key!r}>"
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return self._turn.text
+
+    @property
+    def healed(self) -> bool:
+        """Whether a dead session was replaced within the turn, so far."""
+        return self._turn.healed
+
+    @property
+    def reply(self) -> Reply:
+        """The reply, once the turn has ended.
+
+        Raises:
+            RuntimeError: it has not ended; read its events to the end first.
+        """
+        return self._turn.reply
+
+    async def aclose(self) -> None:
+        """End the turn as ``interrupted`` if it has not ended; what was said is kept. A closed turn has a reply.
+
+        Raises:
+            StoreError: the store refused; ``error.reply`` holds what was answered (G16).
+        """
+        await self._turn.close()
 
 
 class AsyncSessionManager:
@@ -140,15 +97,16 @@ class AsyncSessionManager:
         provider: the AI. One that has only the synchronous ``stream`` is read in threads.
         heal: see :class:`fsm.SessionManager`, also for the next six.
         context: how much of the stored history a new session is told.
-        lease: for how many seconds a turn may give no sign of life before others may end it.
+        lease: for how many seconds a turn may give no sign of life before other workers may end it.
         on_busy: ``raise``, or ``wait``.
         busy_timeout: for how many seconds to wait.
         observers: called on the event loop with each transition after it was committed.
         clock: tells the time as an aware ``datetime`` in UTC.
-        max_turns: how many turns may run at once; others wait for a place.
-        threads: how many threads may call the store, or a synchronous provider, at once. Where steps share a
-            transaction (``store.takes_many``), commits have a thread of their own, and so has what is looked up for a
-            turn: they go there in bundles, and wait for nobody else.
+        max_turns: how many turns may run at once in one event loop. For more, ``on_busy`` says what to do, and
+            ``busy_timeout`` for how long to wait.
+        threads: how many threads may call the store at once in one event loop, and how many may read a synchronous
+            provider. Where steps share a transaction (``store.takes_many``), commits have a thread to themselves, and
+            so have the reads that begin a turn: those that come at the same time go there together.
 
     Raises:
         InvalidInput: an argument is not usable.
@@ -171,7 +129,7 @@ class AsyncSessionManager:
         *,
         heal: bool = True,
         context: ContextWindow | None = None,
-        lease: float = 600.0,
+        lease: float | None = None,
         on_busy: OnBusy = "raise",
         busy_timeout: float = 60.0,
         observers: Collection[Observer] = (),
@@ -179,29 +137,25 @@ class AsyncSessionManager:
         max_turns: int = 100,
         threads: int = 16,
     ) -> None:
-        if not isinstance(provider, AsyncProvider | Provider):
-            raise InvalidInput(
-                f"{type(provider).__name__} has neither a method 'astream' nor 'stream', so it is no provider"
-            )
         for name, number in (("max_turns", max_turns), ("threads", threads)):
-            if number < 1:
-                raise InvalidInput(f"{name} is {number!r}; it must be a number from 1")
-        settings = Settings(
-            provider=provider.name,
-            wants_transcript=getattr(provider, "wants_transcript", False),
-            check_content=getattr(provider, "check_content", None),
+            if type(number) is not int or number < 1:
+                raise InvalidInput(f"{name} is {number!r}; it must be a whole number from 1")
+        settings = Settings.of(
+            store,
+            provider,
+            ("astream", "stream"),
             heal=heal,
-            context=context or ContextWindow(),
+            context=ContextWindow() if context is None else context,
             lease=lease,
             on_busy=on_busy,
             busy_timeout=busy_timeout,
             observers=observers,
             clock=clock,
         )
-        self._ports = _Ports(store, provider, threads)
+        self._ports = LoopPorts(store, provider, threads=threads, max_turns=max_turns)
         self._driver = Driver(store, self._ports, settings)
         self._store = store
-        self._places = anyio.Semaphore(max_turns)
+        self._max_turns = max_turns
 
     async def send(
         self,
@@ -213,7 +167,7 @@ class AsyncSessionManager:
     ) -> Reply:
         """Send a message and wait for the whole answer; see :meth:`fsm.SessionManager.send`."""
         async with self.stream(key, content, idempotency_key=idempotency_key, metadata=metadata) as turn:
-            while await turn.pull() is not None:
+            async for _ in turn:
                 pass
         return turn.reply
 
@@ -239,14 +193,36 @@ class AsyncSessionManager:
         >>> anyio.run(main)
         True
         """
-        async with self._places:
-            turn = await self._driver.begin(
-                AsyncStreamedTurn, key, content, idempotency_key=idempotency_key, metadata=metadata
+        async with self._place(key) as busy_timeout:
+            begun = await self._driver.begin(
+                key, content, idempotency_key=idempotency_key, metadata=metadata, busy_timeout=busy_timeout
             )
             try:
-                yield turn
+                yield AsyncStreamedTurn(begun)
             finally:
-                await turn.close()
+                await begun.close()
+
+    @asynccontextmanager
+    async def _place(self, key: str) -> AsyncIterator[float]:
+        """Hold one of the places for turns in this event loop; yields how many seconds are left to wait for others."""
+        places = self._ports.places
+        settings = self._driver.settings
+        began = self._ports.elapsed()
+        try:
+            places.acquire_nowait()
+        except anyio.WouldBlock:
+            if settings.on_busy == "wait":
+                with anyio.move_on_after(settings.busy_timeout) as waiting:
+                    await places.acquire()
+            if settings.on_busy == "raise" or waiting.cancelled_caught:
+                LOGGER.info("turn.begin_rejected", extra={"conversation": key})
+                raise ConversationBusy(
+                    f"{self._max_turns} turns run in this event loop, as many as max_turns lets; try again later", key
+                ) from None
+        try:
+            yield max(0.0, settings.busy_timeout - (self._ports.elapsed() - began))
+        finally:
+            places.release()
 
     async def reset(self, key: str, *, reason: str = "asked for", force: bool = False) -> Conversation:
         """Start over with a new provider session; see :meth:`fsm.SessionManager.reset`."""

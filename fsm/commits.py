@@ -7,14 +7,16 @@ what a crashed database has forgotten of the turn is put back before anything is
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fsm import conversation as decide
 from fsm.effects import StartTurn, Step
-from fsm.errors import Conflict, StoreError
+from fsm.errors import Conflict, ConversationNotFound, FSMError, StoreError, TurnSuperseded
 from fsm.log import LOGGER
 from fsm.records import Conversation
+from fsm.store import epoch_of
 from fsm.turn import Answer
 from fsm.waiting import TRIES
 
@@ -29,9 +31,12 @@ S = TypeVar("S", Step, Step | None)
 class Commits:
     """The commits of one running turn.
 
+    The turn's own task or thread writes here; the keeper's thread calls :meth:`renew`. What the two commit at the same
+    time is told apart by the store: one of them gets a conflict.
+
     Args:
         driver: what drives it.
-        begun: the step that began it.
+        begun: the step that begins it.
 
     Attributes:
         conversation: the newest snapshot.
@@ -42,6 +47,7 @@ class Commits:
         self._driver = driver
         self._turn = next(effect.turn for effect in begun.effects if isinstance(effect, StartTurn))
         self._steps = [begun]
+        self._epoch = epoch_of(driver.store)
 
     async def make(self, decision: Callable[..., S], *named: str | None, **arguments: Any) -> S:
         """Decide and commit, if there is anything to; when somebody else was first, load and decide again.
@@ -53,6 +59,7 @@ class Commits:
 
         Raises:
             TurnSuperseded: somebody else has ended the turn.
+            ConversationNotFound: the conversation was deleted.
             StoreError: the store refused.
         """
         for number in range(TRIES):
@@ -83,21 +90,29 @@ class Commits:
         not a strict one. If nothing else has happened since, the very same steps can be stored once more.
 
         Raises:
+            ConversationNotFound: the conversation was deleted, and must not come back.
             StoreError: something else has happened, and another turn has this one's number, perhaps even its owner.
         """
         key = self.conversation.key
-        found = await self._driver.ports.call(self._driver.store.load, key)
+        found = await self._driver.ask(key, self._driver.store.load, key)
         for number, step in enumerate(self._steps):
-            if step.before == found or (found is None and step.before.version == 0):
+            if step.before == found or (found is None and step.before.version == 0 and self._may_be_forgotten):
                 for forgotten in self._steps[number:]:
-                    await self._driver.ports.call(self._driver.store.commit, forgotten)
+                    await self._driver.ask(key, self._driver.store.commit, forgotten)
                 fields = {"conversation": key, "turn": self._turn.number, "version": step.before.version}
                 LOGGER.warning("store.restore_completed", extra=fields)
                 return self._steps[-1].after
-        if found is None:
-            return await self._driver.load(key)
+        if found is None or found.id != self.conversation.id:
+            raise ConversationNotFound(
+                f"it was deleted while turn {self._turn.number} ran; nothing of that turn is stored", key
+            )
         await self._check_number(found)
         return found
+
+    @property
+    def _may_be_forgotten(self) -> bool:
+        """Whether the database may have lost the beginning; otherwise somebody has deleted the conversation."""
+        return epoch_of(self._driver.store) != self._epoch
 
     async def keep_lease(self, least: timedelta = timedelta.min) -> None:
         """Extend the lease if half of it is over, or less than ``least`` of it is left.
@@ -109,6 +124,45 @@ class Commits:
         if running is None or running.until - settings.clock() > max(settings.lease_length / 2, least):
             return
         await self.make(decide.extend, owner=self._driver.owner, lease=settings.lease_length)
+
+    def renew(self, age: float) -> None:
+        """Extend the lease if half of it is over; called by the keeper's thread, which must not fail.
+
+        Args:
+            age: how many seconds ago the provider gave its newest sign of life; the lease counts from there.
+        """
+        try:
+            if not self._renew(self.conversation, age):
+                found = self._driver.store.load(self.conversation.key)
+                if found is not None and found.id == self.conversation.id:
+                    self._renew(found, age)
+        except TurnSuperseded:
+            return  # for the turn itself to find out
+        except Exception as error:  # noqa: BLE001  # a store is somebody else's code; it is tried again soon
+            fields = {"conversation": self.conversation.key, "turn": self._turn.number, "error": type(error).__name__}
+            LOGGER.warning("turn.renew_failed", extra=fields)
+
+    def _renew(self, before: Conversation, age: float) -> bool:
+        """Extend the lease of this snapshot; False if it is not the newest."""
+        settings, running = self._driver.settings, before.running
+        now = settings.clock()
+        left = settings.lease_length - timedelta(seconds=age)
+        if running is None or running.until - now > settings.lease_length / 2 or now + left <= running.until:
+            return True
+        step = decide.extend(before, turn=self._turn.number, owner=self._driver.owner, now=now, lease=left)
+        try:
+            self._driver.store.commit(step)
+        except Conflict:
+            return False
+        if self.conversation is before:
+            self._steps.append(step)
+            self.conversation = step.after
+        return True
+
+    async def release(self) -> None:
+        """Try once to end a turn whose answer could not be stored, so that nobody has to wait for its lease."""
+        with suppress(FSMError):
+            await self.make(decide.interrupt, owner=self._driver.owner, answer=Answer())
 
     async def keep_late(self, answer: Answer, resumed: str | None) -> None:
         """Somebody else has ended the turn: keep what was said with it, outside the context (G10).
@@ -124,7 +178,7 @@ class Commits:
         """See that the turn which has this number is this one."""
         number = self._turn.number
         turns = self._driver.store.turns
-        found = await self._driver.ports.call(turns, conversation, limit=1, before=number + 1)
+        found = await self._driver.ask(conversation.key, turns, conversation, limit=1, before=number + 1)
         mine = (self._turn.first_message, self._turn.started_at)
         if [(turn.first_message, turn.started_at) for turn in found] != [mine]:
             raise StoreError(

@@ -30,9 +30,15 @@ from fsm.records import Message
 from fsm.shortening import Unit, cut
 
 __all__ = ["ContextWindow", "as_preamble", "as_prompt", "as_text", "as_transcript"]
-__all__ += ["has_beginning", "rebuild", "with_results"]
+__all__ += ["has_beginning", "narrower", "rebuild", "size_of", "with_results"]
 
 NO_ANSWER = "(no answer in text)"
+
+NARROWINGS = 4
+"""How often in a turn less of the history is told, because a new session has refused it for its size (G11)."""
+
+FLOOR = 2_000
+"""What is told at last, in characters: if that is too large as well, the new message is at fault."""
 
 
 def _is_size(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -80,6 +86,36 @@ class ContextWindow:
                 break
             chosen.append(unit)
         return tuple(message for unit in reversed(chosen) for message in unit)
+
+    def narrowed(self, characters: int) -> ContextWindow:
+        """The same window with at most this many characters."""
+        return attrs.evolve(self, max_characters=min(self.max_characters, characters))
+
+    def remembered(self, fitted: int | None, content: Sequence[Block]) -> ContextWindow:
+        """The window for a new session of a conversation in which so much was found to fit (G22).
+
+        Args:
+            fitted: how many characters a session took, history and message together; None if none was refused.
+            content: the message that opens the session.
+        """
+        return self if fitted is None else self.narrowed(max(FLOOR, fitted - size_of(content)))
+
+
+def narrower(told: int, times: int) -> int | None:
+    """How many characters of history to tell a new session that has refused so many for their size.
+
+    Half of them, and the smallest window at last; None if there is nothing left to try.
+
+    Args:
+        told: how many it was told.
+        times: how often the window was narrowed in this turn before.
+
+    >>> [narrower(400_000, 0), narrower(200_000, 1), narrower(50_000, 3), narrower(2_000, 1), narrower(9_000, 4)]
+    [200000, 100000, 2000, None, None]
+    """
+    if told <= FLOOR or times >= NARROWINGS:
+        return None
+    return FLOOR if times == NARROWINGS - 1 else max(told // 2, FLOOR)
 
 
 def rebuild(messages: Iterable[Message], window: ContextWindow, content: Sequence[Block] = ()) -> tuple[Message, ...]:
@@ -156,6 +192,11 @@ def _plain_block(block: Block, answered: frozenset[str]) -> str:
     if block.get("type") == "tool_use" and str(block.get("id")) not in answered:
         return f"{plain(block)}\n[{NO_RESULT}]"
     return plain(block)
+
+
+def size_of(blocks: Iterable[Block]) -> int:
+    """How many characters blocks have as text."""
+    return len(as_text(blocks))
 
 
 def as_text(blocks: Iterable[Block]) -> str:

@@ -28,7 +28,7 @@ import attrs
 from fsm.content import Block
 from fsm.draft import Draft
 from fsm.effects import BuryId, ExtendTurn, OpenSession, StartTurn, Step
-from fsm.errors import ConversationBusy
+from fsm.errors import ConversationBusy, InvalidTransition
 from fsm.records import Conversation, Running, Session, Turn, TurnStatus
 from fsm.results import INTERRUPTED, Result
 from fsm.states import State, Trigger
@@ -49,12 +49,17 @@ __all__ = [
 NOTHING = Answer()
 
 
-def _clear_way(draft: Draft, *, abandoned: bool, force: bool = False) -> None:
+def _may_end(running: Running, now: datetime, *, abandoned: bool | None) -> bool:
+    """Whether anybody may end the running turn: what is known of its owner counts, and its lease if nothing is."""
+    return running.until <= now if abandoned is None else abandoned
+
+
+def _clear_way(draft: Draft, *, abandoned: bool | None, force: bool = False) -> None:
     """End the running turn if that may be done; otherwise the conversation is busy (G5)."""
     running = draft.running
     if running is None:
         return
-    if abandoned or running.until <= draft.now:
+    if _may_end(running, draft.now, abandoned=abandoned):
         draft.end(running.turn, TurnStatus.INTERRUPTED, NOTHING)
     elif force:
         draft.end(running.turn, TurnStatus.SUPERSEDED, NOTHING)
@@ -76,7 +81,7 @@ def begin(
     lease: timedelta,
     idempotency_key: str | None = None,
     metadata: Mapping[str, Any] | None = None,
-    abandoned: bool = False,
+    abandoned: bool | None = None,
 ) -> Step:
     """Start a turn with the user's message (G8).
 
@@ -92,7 +97,8 @@ def begin(
         lease: how long the owner may take without a sign of life.
         idempotency_key: the caller's name for the turn, or None.
         metadata: merged into the conversation's.
-        abandoned: the running turn's owner is known to have given it up, so its lease does not matter.
+        abandoned: whether the running turn's owner is known to have given it up; False if it is known to be at work.
+            Either way the lease does not matter. None if nothing is known, so that the lease decides.
 
     Raises:
         ConversationBusy: another turn is running.
@@ -110,7 +116,18 @@ def begin(
         draft.move(Trigger.RESET, "next turn after a dead session", turn=turn)
     first = draft.messages + 1
     draft.effects.append(
-        StartTurn(Turn(turn, draft.session, TurnStatus.RUNNING, first, first, now, idempotency_key=idempotency_key))
+        StartTurn(
+            Turn(
+                number=turn,
+                session=draft.session,
+                status=TurnStatus.RUNNING,
+                first_message=first,
+                last_message=first,
+                started_at=now,
+                idempotency_key=idempotency_key,
+                brings_results=any("tool_use_id" in block for block in content),
+            )
+        )
     )
     draft.say(turn, "user", content)
     draft.running = Running(turn, owner, now + lease)
@@ -155,6 +172,11 @@ def heal(
         InvalidTransition: the result is no reason to heal.
         TurnSuperseded: the turn is not running any more, or not this owner's.
     """
+    if result.trigger is not Trigger.EXPIRED:
+        raise InvalidTransition(
+            f"a result {result.reason!r} does not report a dead session, so there is nothing to heal; finish the turn",
+            conversation.key,
+        )
     draft = Draft(conversation, now)
     running = draft.fenced(turn, owner)
     draft.move(result.trigger, result.reason, turn=turn, named=result.session_id, dead=dead)
@@ -172,6 +194,7 @@ def finish(
     answer: Answer,
     now: datetime,
     dead: frozenset[str] = frozenset(),
+    fitted: int | None = None,
 ) -> Step:
     """End the running turn with its result: the machine moves, the answer is stored.
 
@@ -183,6 +206,8 @@ def finish(
         answer: what it said, the result among it.
         now: the time, in UTC.
         dead: which of the ids held and named were reported dead before.
+        fitted: how many characters a new session was found to take, history and message together, after a larger
+            request was refused for its size; None if none was refused. Later sessions are asked with no more (G22).
 
     Raises:
         TurnSuperseded: it is not running any more, or not this owner's.
@@ -190,6 +215,8 @@ def finish(
     draft = Draft(conversation, now)
     draft.fenced(turn, owner)
     draft.move(result.trigger, result.reason, turn=turn, named=result.session_id, dead=dead)
+    if fitted is not None:
+        draft.window = fitted
     draft.end(turn, status_of(result), answer)
     return draft.step()
 
@@ -206,11 +233,17 @@ def interrupt(conversation: Conversation, *, turn: int, owner: str, answer: Answ
     return draft.step()
 
 
-def lapse(conversation: Conversation, *, now: datetime, abandoned: bool = False) -> Step | None:
-    """End a running turn whose lease is over or whose owner gave it up (G9); None if there is none to end."""
+def lapse(conversation: Conversation, *, now: datetime, abandoned: bool | None = None) -> Step | None:
+    """End a running turn whose lease is over or whose owner gave it up (G9); None if there is none to end.
+
+    Args:
+        conversation: the snapshot.
+        now: the time, in UTC.
+        abandoned: what is known of the turn's owner; see :func:`begin`.
+    """
     draft = Draft(conversation, now)
     running = draft.running
-    if running is None or not (abandoned or running.until <= now):
+    if running is None or not _may_end(running, now, abandoned=abandoned):
         return None
     draft.end(running.turn, TurnStatus.INTERRUPTED, NOTHING)
     return draft.step()
@@ -261,7 +294,7 @@ def reset(
     provider: str,
     now: datetime,
     force: bool = False,
-    abandoned: bool = False,
+    abandoned: bool | None = None,
 ) -> Step:
     """Start over with a new session; the stored history stays (G4).
 
@@ -271,7 +304,7 @@ def reset(
         provider: the provider that the new session belongs to.
         now: the time, in UTC.
         force: end a running turn as ``superseded``.
-        abandoned: the running turn's owner is known to have given it up.
+        abandoned: what is known of the running turn's owner; see :func:`begin`.
 
     Raises:
         ConversationBusy: a turn is running and ``force`` was not given.

@@ -37,6 +37,7 @@ class Draft:
         self.transitions = before.transitions
         self.running = before.running
         self.metadata = before.metadata
+        self.window = before.window
         self.effects: list[Effect] = []
 
     def step(self) -> Step:
@@ -57,6 +58,7 @@ class Draft:
             transitions=self.transitions,
             running=self.running,
             metadata=self.metadata,
+            window=self.window,
         )
         return Step(before, after, tuple(self.effects))
 
@@ -113,7 +115,8 @@ class Draft:
             )
         )
         self.state, self.session, self.session_id = cursor.state, cursor.session, cursor.session_id
-        self.provider = cursor.provider
+        if self.provider != cursor.provider:
+            self.provider, self.window = cursor.provider, None  # another model takes another size
 
     def say(
         self,

@@ -6,23 +6,36 @@ the store once, and its provider is closed.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import os
+from collections import deque
 from datetime import timedelta
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import attrs
 
 from fsm import conversation as decide
 from fsm.commits import Commits
 from fsm.content import Block
+from fsm.context import size_of
 from fsm.effects import Step
-from fsm.errors import Conflict, ConversationNotFound, FSMError, ProviderError, StoreError, TurnSuperseded
+from fsm.errors import (
+    Conflict,
+    ConversationNotFound,
+    FSMError,
+    InvalidInput,
+    ProviderError,
+    StoreError,
+    TurnSuperseded,
+)
+from fsm.liveness import Lease
 from fsm.log import LOGGER, cleared
+from fsm.ports import Events
 from fsm.provider import Request
 from fsm.records import TurnStatus
-from fsm.results import Event, Result, TextDelta
+from fsm.reply import Reply
+from fsm.results import TOO_LARGE, Event, Result
 from fsm.states import State
-from fsm.turn import Reply, RunningTurn
+from fsm.turn import RunningTurn
 
 if TYPE_CHECKING:
     from fsm.driver import Driver
@@ -39,86 +52,115 @@ class _End:
     """The provider has no more events."""
 
 
-class DrivenTurn(RunningTurn):
+class DrivenTurn:
     """A turn that was begun and is to be read to its end with :meth:`pull`, and closed with :meth:`close`.
+
+    One task or thread at a time reads it. Its lease, of which only the time is written, is everybody's.
 
     Args:
         driver: what drives it.
-        begun: the step that began the turn.
+        begun: the step that begins the turn.
         content: the user's message.
     """
 
     def __init__(self, driver: Driver, begun: Step, content: tuple[Block, ...]) -> None:
         conversation = begun.after
-        super().__init__(
-            conversation.key,
-            conversation.turns,
-            resumed=conversation.state is State.ACTIVE,
-            heal=driver.settings.heal,
+        self.key = conversation.key
+        self.number = conversation.turns
+        self._turn = RunningTurn(
+            self.key, self.number, resumed=conversation.state is State.ACTIVE, heal=driver.settings.heal
         )
         self._driver = driver
         self._commits = Commits(driver, begun)
+        self._lease = Lease(driver.settings.lease_seconds, driver.ports.elapsed, self._commits.renew)
         self._content = content
         self._request: Request | None = None
-        self._events: AsyncIterator[object] | None = None
+        self._window: int | None = None
+        self._events: Events | None = None
+        self._ready: deque[Event] = deque()
         self._is_finishing = False
         self._is_over = False
-        self._stored: list[Event] = []
+        self._process = os.getpid()
 
-    @classmethod
-    def replayed(cls, reply: Reply) -> Self:
-        """A turn that was ended before and gives its stored reply (G13)."""
-        turn = cls.__new__(cls)
-        RunningTurn.__init__(turn, reply.key, reply.turn)
-        turn._is_over = True
-        turn._stored = [TextDelta(reply.text)] if reply.text else []
-        if reply.result is not None:
-            turn._stored.append(reply.result)
-        turn._reply = reply
-        return turn
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return self._turn.text
+
+    @property
+    def healed(self) -> bool:
+        """Whether a dead session was replaced, so far."""
+        return self._turn.healed
+
+    @property
+    def reply(self) -> Reply:
+        """The reply; see :attr:`fsm.RunningTurn.reply`."""
+        return self._turn.reply
 
     async def pull(self) -> Event | None:
         """The next event for the caller, or None at the end.
 
-        The result is handed out after it was stored. If anything goes wrong, the turn is ended before the error is
-        raised.
+        The result is handed out after it was stored, and at once: what the provider does afterwards delays nobody. If
+        anything goes wrong, the turn is ended before the error is raised.
 
         Raises:
             ProviderError: the provider broke its contract.
             StoreError: the store refused; ``error.reply`` holds what was answered (G16).
             TurnSuperseded: somebody else has ended the turn (G10).
+            InvalidInput: the turn is read in another process than the one that began it.
         """
-        if self._stored:
-            return self._stored.pop(0)
-        if self._is_over:
-            return None
-        try:
-            return await self._pull()
-        except BaseException as error:
-            with self._driver.ports.shield():
-                await self._fail(error)
-            raise
+        if self._is_inherited:
+            raise InvalidInput(
+                f"turn {self.number} runs in the process that began it, and this is a child of that; read it there",
+                self.key,
+            )
+        if not self._ready and not self._is_over:
+            try:
+                await self._pull()
+            except BaseException as error:
+                with self._driver.ports.shield():
+                    await self._fail(error)
+                raise
+        return self._ready.popleft() if self._ready else None
 
     async def close(self) -> None:
-        """End the turn as ``interrupted`` if it has not ended: its caller walks away."""
-        if not self._is_over:
+        """End the turn as ``interrupted`` if it has not ended: its caller walks away.
+
+        In a forked child this does nothing: the turn is the parent's.
+        """
+        self._ready.clear()
+        if not self._is_over and not self._is_inherited:
             with self._driver.ports.shield():
                 await self._interrupt()
 
-    async def _pull(self) -> Event:
-        while True:
+    def run(self) -> None:
+        """The turn is begun: keep its lease from now on."""
+        self._driver.ports.watch(self._lease)
+
+    @property
+    def _is_inherited(self) -> bool:
+        return self._process != os.getpid()
+
+    async def _pull(self) -> None:
+        """Read on until there is something to hand out."""
+        while not self._ready:
             event = await self._next()
             if event is _End:
-                self.exhausted()
-            self.feed(event)
-            if self.result is None:
+                self._turn.exhausted()
+            self._lease.sign()
+            handed = self._turn.feed(event)
+            result = self._turn.result
+            if result is None:
                 await self._commits.keep_lease()
-            elif self.should_heal:
-                await self._heal(self.result)
+            elif self._turn.should_heal:
+                await self._heal(result)
+                continue
+            elif (narrower := self._turn.narrower) is not None:
+                await self._narrow(narrower)
                 continue
             else:
-                await self._finish(self.result)
-            return event  # type: ignore[return-value]  # feed() has let it pass, so it is one
+                await self._finish(result)
+            self._ready.extend(handed)
 
     # The provider
 
@@ -126,11 +168,17 @@ class DrivenTurn(RunningTurn):
         """The provider's next event, or ``_End``; whatever it raises becomes an error that names the conversation."""
         if self._request is None:
             await self._commits.keep_lease(self._driver.settings.lease_length - UNASKED)
-            self._request = await self._driver.request(self._commits.conversation, self._content)
+            request = await self._driver.requests.make(self._commits.conversation, self._content, self._window)
+            self._request = attrs.evolve(request, alive=self._lease.sign)
+            self._turn.told = (
+                None if request.session_id is not None else sum(len(told.text) for told in request.history)
+            )
         try:
             if self._events is None:
                 self._events = self._driver.ports.events(self._request)
-            return await anext(self._events, _End)
+            return await self._events.__anext__()
+        except StopAsyncIteration:
+            return _End
         except FSMError as error:
             error.key = error.key or self.key
             raise
@@ -146,11 +194,19 @@ class DrivenTurn(RunningTurn):
         if events is None:
             return
         try:
-            close: Callable[[], Awaitable[None]] = events.aclose  # type: ignore[attr-defined]  # of a generator
-            await close()
-        except Exception:  # noqa: BLE001  # the turn's own outcome matters more than a failed clean-up
-            fields = {"conversation": self.key, "turn": self.number}
-            LOGGER.exception("provider.close_failed", extra=fields)
+            await events.aclose()
+        except Exception as error:  # noqa: BLE001  # the turn's own outcome matters more than a failed clean-up
+            self._not_closed(error)
+
+    def _leave_provider(self) -> None:
+        """The answer is stored: what the provider does now delays nobody."""
+        events, self._events = self._events, None
+        if events is not None:
+            events.close_later(self._not_closed)
+
+    def _not_closed(self, error: Exception) -> None:
+        fields = {"conversation": self.key, "turn": self.number, "error": type(error).__name__}
+        LOGGER.error("provider.close_failed", extra=fields, exc_info=error)
 
     # The store
 
@@ -167,19 +223,31 @@ class DrivenTurn(RunningTurn):
         )
         cleared(step, result)
         self._request = None
-        self.retry()
+        self._turn.heal()
+
+    async def _narrow(self, characters: int) -> None:
+        """A new session has refused the request for its size: ask again with less of the history (G22)."""
+        fields = {"conversation": self.key, "turn": self.number, "told": self._turn.told, "characters": characters}
+        LOGGER.info("session.narrow_started", extra=fields)
+        await self._close_provider()
+        self._window = characters
+        self._request = None
+        self._turn.narrow()
 
     async def _finish(self, result: Result) -> None:
         self._is_finishing = True
+        fitted = None if self._window is None or result.subtype == TOO_LARGE else self._window + size_of(self._content)
         step = await self._commits.make(
-            decide.finish, result.session_id, owner=self._driver.owner, result=result, answer=self.answer()
+            decide.finish,
+            result.session_id,
+            owner=self._driver.owner,
+            result=result,
+            answer=self._turn.answer(),
+            fitted=fitted,
         )
         cleared(step, result)
         self._over(decide.status_of(result))
-        extra = await self._next()
-        await self._close_provider()
-        if extra is not _End:
-            self.feed(extra)
+        self._leave_provider()
 
     async def withdraw(self) -> None:
         """Take back a turn whose begin was cut off, so that nobody knows whether it was stored."""
@@ -188,11 +256,11 @@ class DrivenTurn(RunningTurn):
         try:
             await self._interrupt()
         except (StoreError, ConversationNotFound):
-            self._driver.forget(self.key, self.number)
+            self._let_go()
 
-    async def _interrupt(self) -> None:
+    async def _interrupt(self, cause: BaseException | None = None) -> None:
         await self._close_provider()
-        answer = attrs.evolve(self.answer(), result=None)
+        answer = attrs.evolve(self._turn.answer(), result=None)
         try:
             await self._commits.make(decide.interrupt, owner=self._driver.owner, answer=answer)
         except TurnSuperseded:
@@ -200,21 +268,22 @@ class DrivenTurn(RunningTurn):
                 self._over(TurnStatus.SUPERSEDED)
             else:
                 await self._keep_late()
-        except StoreError as error:
-            self.result = None
-            error.reply = self._over(TurnStatus.INTERRUPTED)
+        except (StoreError, ConversationNotFound) as error:
+            self._turn.result = None
+            error.reply = self._over(TurnStatus.INTERRUPTED, error)
+            await self._commits.release()
             raise
         else:
-            self.result = None
-            self._over(TurnStatus.INTERRUPTED)
+            self._turn.result = None
+            self._over(TurnStatus.INTERRUPTED, cause)
 
     async def _keep_late(self) -> None:
         """Somebody else has ended the turn: keep what was said with it (G10)."""
-        answer = self.answer()
+        answer = self._turn.answer()
         reply = self._over(TurnStatus.SUPERSEDED)
         try:
             await self._commits.keep_late(answer, None if self._request is None else self._request.session_id)
-        except StoreError as error:
+        except (StoreError, ConversationNotFound) as error:
             error.reply = reply
             raise
 
@@ -223,36 +292,44 @@ class DrivenTurn(RunningTurn):
         if isinstance(error, TurnSuperseded):
             await self._close_provider()
             await self._keep_late()
-        elif isinstance(error, StoreError | Conflict):
+        elif isinstance(error, StoreError | Conflict | ConversationNotFound):
             # The store has refused to write; what it holds is for the next turn to end (G16).
             await self._close_provider()
-            self._over(TurnStatus.INTERRUPTED if self.result is None else decide.status_of(self.result))
+            result = self._turn.result
+            self._over(TurnStatus.INTERRUPTED if result is None else decide.status_of(result), error)
+            await self._commits.release()
         elif not self._is_over:
             try:
-                await self._interrupt()
-            except StoreError as refused:
+                await self._interrupt(error)
+            except (StoreError, ConversationNotFound) as refused:
                 if isinstance(error, Exception):
                     raise refused from error
                 error.add_note(str(refused))
         if isinstance(error, FSMError):
-            error.reply = self._reply
+            error.reply = self._turn.reply
 
-    def _over(self, status: TurnStatus) -> Reply:
-        """The turn has ended; make its reply."""
+    def _let_go(self) -> None:
+        """The driver does not run this turn any more."""
         self._is_over = True
+        self._driver.ports.let_go(self._lease)
         self._driver.forget(self.key, self.number)
-        reply = self.end(self._commits.conversation.state, status)
-        done = status is TurnStatus.SUCCEEDED
+
+    def _over(self, status: TurnStatus, error: BaseException | None = None) -> Reply:
+        """The turn has ended; make its reply."""
+        self._let_go()
+        reply = self._turn.end(self._commits.conversation.state, status)
+        result = reply.result
         fields = {
             "conversation": self.key,
             "turn": self.number,
             "status": status.value,
             "state": reply.state.value,
             "healed": reply.healed,
-            "subtype": self.result and self.result.subtype,
-            "http_status": self.result and self.result.http_status,
+            "subtype": result and result.subtype,
+            "http_status": result and result.http_status,
+            "error": error and type(error.__cause__ or error).__name__,
         }
-        if done:
+        if status is TurnStatus.SUCCEEDED:
             LOGGER.info("turn.run_completed", extra=fields)
         else:
             LOGGER.warning("turn.run_failed", extra=fields)

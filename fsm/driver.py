@@ -10,76 +10,85 @@ A :class:`Driver` begins turns, resets and recovers; once begun, a turn drives i
 from __future__ import annotations
 
 import json
-import os
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, ParamSpec, TypeVar
+from weakref import WeakValueDictionary
 
 from fsm import conversation as decide
 from fsm.content import Block, Content, as_blocks
-from fsm.context import rebuild
 from fsm.driven import DrivenTurn
 from fsm.effects import Step
-from fsm.errors import Conflict, ConversationBusy, ConversationNotFound, InvalidInput, StoreError
+from fsm.errors import Conflict, ConversationBusy, ConversationNotFound, FSMError, InvalidInput, StoreError
+from fsm.fork import renew_in_child
 from fsm.key import check_key
 from fsm.log import LOGGER
 from fsm.owner import is_gone, name_owner
 from fsm.ports import Ports
-from fsm.provider import Request
-from fsm.records import Conversation, Message, Transition, Turn, TurnStatus
+from fsm.records import Conversation, Transition, Turn, TurnStatus
+from fsm.reply import ReplayedTurn, stored_reply
+from fsm.requests import Requests
 from fsm.settings import Observer, Settings
-from fsm.states import State
 from fsm.store import Store
-from fsm.turn import Reply, stored_reply
 from fsm.waiting import Waiting
 
 __all__ = ["Driver"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-T = TypeVar("T", bound=DrivenTurn)
 
 REASON_LENGTH = 512
 """The longest reason of a reset, in characters."""
 
 
 class Driver:
-    """Drives the conversations of one manager.
+    """Drives the conversations of one manager. Any number of threads and tasks may use it.
 
     Args:
         store: where they are kept.
         ports: how to reach the world.
         settings: how to behave.
+
+    Attributes:
+        requests: makes what the provider is asked.
+        owner: the name under which turns are run in this process; a forked child has another.
     """
 
     def __init__(self, store: Store, ports: Ports, settings: Settings) -> None:
         self.store = store
         self.ports = ports
         self.settings = settings
-        self._waiting = Waiting(settings, ports)
-        self._named = (0, "")
-        self._live: set[tuple[str, int]] = set()
+        self.requests = Requests(self)
+        self.renew()
+        renew_in_child(self)
+
+    def renew(self) -> None:
+        """Start anew in this process: what runs in a parent is the parent's."""
+        self.owner = name_owner()
+        self._waiting = Waiting(self.settings, self.ports)
+        # A turn that nobody holds any more is not in it, though it was never closed.
+        self._live: WeakValueDictionary[tuple[str, int], DrivenTurn] = WeakValueDictionary()
 
     # Turns
 
     async def begin(
         self,
-        kind: type[T],
         key: str,
         content: Content,
         *,
         idempotency_key: str | None = None,
         metadata: Mapping[str, Any] | None = None,
-    ) -> T:
+        busy_timeout: float | None = None,
+    ) -> DrivenTurn | ReplayedTurn:
         """Begin a turn: it is stored before the provider hears of it (G8).
 
         Args:
-            kind: the class of the running turn to return.
             key: the conversation.
             content: the user's message.
             idempotency_key: the caller's name for the turn; a turn that has it already is replayed (G13).
             metadata: merged into the conversation's.
+            busy_timeout: for how many seconds to wait for another turn; None for as long as the settings say.
 
         Raises:
             InvalidInput: an argument is not usable. Nothing was written.
@@ -92,12 +101,12 @@ class Driver:
         blocks = self._checked(content, key)
         merged = _json_object(metadata, key)
 
-        async def attempt() -> T:
+        async def attempt() -> DrivenTurn | ReplayedTurn:
             conversation = await self._load_or_new(key)
             if idempotency_key is not None and conversation.version:
-                known = await self.ports.call(self.store.turn_by_idempotency_key, conversation, idempotency_key)
+                known = await self.ask(key, self.store.turn_by_idempotency_key, conversation, idempotency_key)
                 if known is not None:
-                    return kind.replayed(await self._stored_reply(conversation, known, blocks))
+                    return await self._replayed(conversation, known, blocks)
             step = decide.begin(
                 conversation,
                 content=blocks,
@@ -109,9 +118,9 @@ class Driver:
                 metadata=merged,
                 abandoned=self._is_abandoned(conversation),
             )
-            return await self._start(kind, step, blocks)
+            return await self._start(step, blocks)
 
-        return await self._waiting.until_free(key, attempt)
+        return await self._waiting.until_free(key, attempt, busy_timeout)
 
     def _checked(self, content: Content, key: str) -> tuple[Block, ...]:
         """The content as blocks that can be stored and that the provider takes."""
@@ -124,10 +133,11 @@ class Driver:
             raise
         return blocks
 
-    async def _start(self, kind: type[T], step: Step, blocks: tuple[Block, ...]) -> T:
+    async def _start(self, step: Step, blocks: tuple[Block, ...]) -> DrivenTurn:
         key, number = step.after.key, step.after.turns
+        turn = DrivenTurn(self, step, blocks)
         # Before the commit: as soon as others can see the turn, it must not look abandoned.
-        self._live.add((key, number))
+        self._live[key, number] = turn
         try:
             await self.commit(step)
         except (StoreError, Conflict):
@@ -135,13 +145,14 @@ class Driver:
             raise
         except BaseException:
             with self.ports.shield():
-                await kind(self, step, blocks).withdraw()
+                await turn.withdraw()
             raise
         LOGGER.debug("turn.run_started", extra={"conversation": key, "turn": number, "state": step.after.state.value})
-        return kind(self, step, blocks)
+        turn.run()
+        return turn
 
-    async def _stored_reply(self, conversation: Conversation, known: Turn, blocks: tuple[Block, ...]) -> Reply:
-        """The reply of the turn that has this idempotency key (G13)."""
+    async def _replayed(self, conversation: Conversation, known: Turn, blocks: tuple[Block, ...]) -> ReplayedTurn:
+        """The stored turn that has this idempotency key (G13)."""
         if known.status is TurnStatus.RUNNING:
             if await self._end_lapsed(conversation) is not None:
                 raise Conflict("its turn has just been ended; look again", conversation.key)
@@ -150,50 +161,13 @@ class Driver:
                 '(on_busy="wait") and its reply is returned',
                 conversation.key,
             )
-        messages = await self.ports.call(self.store.turn_messages, conversation, known)
+        messages = await self.ask(conversation.key, self.store.turn_messages, conversation, known)
         if [message.content for message in messages[:1]] != [blocks]:
             raise InvalidInput(
                 f"the idempotency key of turn {known.number} was used for another message; use another key",
                 conversation.key,
             )
-        return stored_reply(conversation, known, messages)
-
-    async def request(self, conversation: Conversation, content: tuple[Block, ...]) -> Request:
-        """What the provider is asked: to resume, or to start anew with the context rebuilt (G3)."""
-        resumed = conversation.state is State.ACTIVE
-        history: tuple[Message, ...] = ()
-        if not resumed:
-            history = await self._past(conversation, conversation.session, content)
-        elif self.settings.wants_transcript:
-            session = conversation.session
-            transcript = await self.ports.call(
-                self.store.context, conversation, first_session=session, last_session=session, limit=None
-            )
-            opening = transcript[0].content if transcript else content
-            history = (*await self._past(conversation, session - 1, opening), *transcript)
-        return Request(
-            key=conversation.key,
-            turn=conversation.turns,
-            session=conversation.session,
-            content=content,
-            session_id=conversation.session_id,
-            history=history,
-            metadata=conversation.metadata,
-        )
-
-    async def _past(
-        self, conversation: Conversation, last_session: int, content: Sequence[Block]
-    ) -> tuple[Message, ...]:
-        """What a session after ``last_session`` is told of what was said until then."""
-        window = self.settings.context
-        messages = await self.ports.call(
-            self.store.context,
-            conversation,
-            first_session=1,
-            last_session=last_session,
-            limit=window.max_messages + 1,
-        )
-        return rebuild(messages, window, content)
+        return ReplayedTurn(stored_reply(conversation, known, messages), messages)
 
     # Other commands
 
@@ -222,14 +196,17 @@ class Driver:
 
     async def recover(self) -> list[Conversation]:
         """End the running turns whose owner is gone or whose lease is over (G9); any number of workers may do it."""
-        ended = []
-        for conversation in await self.ports.call(self.store.running):
-            try:
-                after = await self._end_lapsed(conversation)
-            except Conflict:
-                continue  # somebody else saw to it
-            if after is not None:
-                ended.append(after)
+        ended: list[Conversation] = []
+        page = await self.ask(None, self.store.running)
+        while page:
+            for conversation in page:
+                try:
+                    after = await self._end_lapsed(conversation)
+                except Conflict:
+                    continue  # somebody else saw to it
+                if after is not None:
+                    ended.append(after)
+            page = await self.ask(None, self.store.running, after=page[-1])
         return ended
 
     async def _end_lapsed(self, conversation: Conversation) -> Conversation | None:
@@ -249,13 +226,13 @@ class Driver:
         Raises:
             ConversationNotFound: no turn was ever begun under it.
         """
-        conversation = await self.ports.call(self.store.load, check_key(key))
+        conversation = await self.ask(key, self.store.load, check_key(key))
         if conversation is None:
             raise ConversationNotFound("there is none of this key; a conversation begins with its first message", key)
         return conversation
 
     async def _load_or_new(self, key: str) -> Conversation:
-        conversation = await self.ports.call(self.store.load, key)
+        conversation = await self.ask(key, self.store.load, key)
         if conversation is None:
             now = self.settings.clock()
             return Conversation(key, _new_id(now, self.ports.chance), now, now)
@@ -264,12 +241,29 @@ class Driver:
     async def dead(self, conversation: Conversation, *session_ids: str | None) -> frozenset[str]:
         """Those of the ids that were reported dead; the one that is held never was (G2)."""
         unknown = {named for named in session_ids if named is not None and named != conversation.session_id}
-        return await self.ports.call(self.store.dead, conversation, unknown) if unknown else frozenset()
+        return await self.ask(conversation.key, self.store.dead, conversation, unknown) if unknown else frozenset()
+
+    async def ask(self, key: str | None, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the store; whatever it raises becomes an error of this library.
+
+        Raises:
+            Conflict, StoreError: see :class:`fsm.Store`.
+        """
+        try:
+            return await self.ports.call(function, *args, **kwargs)
+        except FSMError:
+            raise
+        except Exception as error:
+            raise StoreError(
+                f"the store raised {type(error).__name__}, which no store should; "
+                "load the conversation to see what was stored",
+                key,
+            ) from error
 
     async def commit(self, step: Step) -> None:
         """Commit a step, and tell the observers of its moves."""
         try:
-            await self.ports.call(self.store.commit, step)
+            await self.ask(step.after.key, self.store.commit, step)
         except StoreError as error:
             fields = {"conversation": step.after.key, "version": step.before.version, "error": type(error).__name__}
             LOGGER.error("store.commit_failed", extra=fields)  # raised to the caller, with its trace
@@ -288,25 +282,21 @@ class Driver:
 
     # Who runs what
 
-    @property
-    def owner(self) -> str:
-        """The name under which this driver runs turns, in this process."""
-        if self._named[0] != os.getpid():
-            self._named = (os.getpid(), name_owner())
-        return self._named[1]
-
     def forget(self, key: str, turn: int) -> None:
         """This driver does not run the turn any more."""
-        self._live.discard((key, turn))
+        self._live.pop((key, turn), None)
 
-    def _is_abandoned(self, conversation: Conversation) -> bool:
-        """Whether the running turn's owner is known to have given it up: this driver itself, or a dead process."""
+    def _is_abandoned(self, conversation: Conversation) -> bool | None:
+        """Whether the running turn's owner is known to have given it up: this driver itself, or a dead process.
+
+        False if this driver is at work on it, whatever its lease says. None if nothing is known.
+        """
         running = conversation.running
         if running is None:
-            return False
+            return None
         if running.owner == self.owner:
             return (conversation.key, running.turn) not in self._live
-        return is_gone(running.owner)
+        return True if is_gone(running.owner) else None
 
 
 def _new_id(now: datetime, chance: random.Random) -> int:

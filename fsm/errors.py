@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fsm.turn import Reply
+    from fsm.reply import Reply
 
 __all__ = [
     "Conflict",

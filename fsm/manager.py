@@ -6,28 +6,25 @@ wait on an event loop: a store is called, a provider is read, and the thread sle
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from fsm.content import Content
 from fsm.context import ContextWindow
 from fsm.driven import DrivenTurn
 from fsm.driver import Driver
-from fsm.errors import InvalidInput
-from fsm.ports import Ports
-from fsm.provider import Provider, Request
+from fsm.ports import ThreadPorts
+from fsm.provider import Provider
 from fsm.records import Conversation, Message, Session, Transition, Turn
+from fsm.reply import ReplayedTurn, Reply
 from fsm.results import Event
 from fsm.settings import Observer, OnBusy, Settings, utc_now
 from fsm.store import Store
-from fsm.turn import Reply
 
 __all__ = ["SessionManager", "StreamedTurn"]
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 
@@ -42,54 +39,59 @@ def _run(coroutine: Coroutine[Any, Any, R]) -> R:
     raise RuntimeError("a port of the synchronous manager has waited; its store or provider is an asynchronous one")
 
 
-class _Events(AsyncIterator[object]):
-    """The events of a synchronous provider, as the driver wants them."""
+class StreamedTurn:
+    """A running turn whose events are read by iterating over it; see :meth:`SessionManager.stream`.
 
-    def __init__(self, provider: Provider, request: Request) -> None:
-        self._events = iter(provider.stream(request))
+    One thread at a time reads it.
 
-    async def __anext__(self) -> object:
-        try:
-            return next(self._events)
-        except StopIteration:
-            raise StopAsyncIteration from None
+    Attributes:
+        key: the conversation.
+        number: the number of the turn.
+    """
 
-    async def aclose(self) -> None:
-        close = getattr(self._events, "close", None)
-        if close is not None:
-            close()
-
-
-class _Ports(Ports):
-    """The world as one thread sees it."""
-
-    def __init__(self, provider: Provider) -> None:
-        self._provider = provider
-
-    async def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        return function(*args, **kwargs)
-
-    def events(self, request: Request) -> AsyncIterator[object]:
-        return _Events(self._provider, request)
-
-    async def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
-
-    def shield(self) -> AbstractContextManager[object]:
-        return nullcontext()
-
-
-class StreamedTurn(DrivenTurn):
-    """A running turn whose events are read by iterating over it; see :meth:`SessionManager.stream`."""
+    def __init__(self, turn: DrivenTurn | ReplayedTurn) -> None:
+        self._turn = turn
+        self.key = turn.key
+        self.number = turn.number
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Event:
-        event = _run(self.pull())
+        event = _run(self._turn.pull())
         if event is None:
             raise StopIteration
         return event
+
+    def __repr__(self) -> str:
+        return f"<StreamedTurn {self.number} of {self.key!r}>"
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return self._turn.text
+
+    @property
+    def healed(self) -> bool:
+        """Whether a dead session was replaced within the turn, so far."""
+        return self._turn.healed
+
+    @property
+    def reply(self) -> Reply:
+        """The reply, once the turn has ended.
+
+        Raises:
+            RuntimeError: it has not ended; read its events to the end first.
+        """
+        return self._turn.reply
+
+    def close(self) -> None:
+        """End the turn as ``interrupted`` if it has not ended; what was said is kept. A closed turn has a reply.
+
+        Raises:
+            StoreError: the store refused; ``error.reply`` holds what was answered (G16).
+        """
+        _run(self._turn.close())
 
 
 class SessionManager:
@@ -101,7 +103,8 @@ class SessionManager:
         heal: replace a session that a turn finds dead within that turn, once (G11). Without it the turn fails, the
             conversation is stale, and the next turn starts the new session.
         context: how much of the stored history a new session is told.
-        lease: for how many seconds a turn may give no sign of life before others may end it.
+        lease: for how many seconds a turn may give no sign of life before other workers may end it. Set it above your
+            provider's longest silence. None for 600, or 60 more than that silence if it is known and longer.
         on_busy: what to do when another turn runs in the conversation: ``raise``, or ``wait`` for it.
         busy_timeout: for how many seconds to wait for it.
         observers: called with each :class:`~fsm.Transition` after it was committed; what they raise is logged.
@@ -126,27 +129,25 @@ class SessionManager:
         *,
         heal: bool = True,
         context: ContextWindow | None = None,
-        lease: float = 600.0,
+        lease: float | None = None,
         on_busy: OnBusy = "raise",
         busy_timeout: float = 60.0,
         observers: Collection[Observer] = (),
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        if not callable(getattr(provider, "stream", None)):
-            raise InvalidInput(f"{type(provider).__name__} has no method 'stream', so it is no provider")
-        settings = Settings(
-            provider=provider.name,
-            wants_transcript=getattr(provider, "wants_transcript", False),
-            check_content=getattr(provider, "check_content", None),
+        settings = Settings.of(
+            store,
+            provider,
+            ("stream",),
             heal=heal,
-            context=context or ContextWindow(),
+            context=ContextWindow() if context is None else context,
             lease=lease,
             on_busy=on_busy,
             busy_timeout=busy_timeout,
             observers=observers,
             clock=clock,
         )
-        self._driver = Driver(store, _Ports(provider), settings)
+        self._driver = Driver(store, ThreadPorts(provider), settings)
         self._store = store
 
     def send(
@@ -203,11 +204,12 @@ class SessionManager:
         >>> turn.reply.result is events[-1]
         True
         """
-        turn = _run(self._driver.begin(StreamedTurn, key, content, idempotency_key=idempotency_key, metadata=metadata))
+        begun = self._driver.begin(key, content, idempotency_key=idempotency_key, metadata=metadata)
+        turn = StreamedTurn(_run(begun))
         try:
             yield turn
         finally:
-            _run(turn.close())
+            turn.close()
 
     def reset(self, key: str, *, reason: str = "asked for", force: bool = False) -> Conversation:
         """Start over with a new provider session; the stored history stays and its context is rebuilt.

@@ -76,8 +76,8 @@ class Conversation:
         transitions: how many moves were logged.
         running: the turn that runs, or None.
         metadata: the caller's own JSON object.
-        window: the size, in characters, of the history that the newest session could be told; None if it is the
-            manager's own window.
+        window: how many characters a new session was found to take, history and message together, after a larger
+            request was refused for its size; None if none was refused (G22).
     """
 
     key: str

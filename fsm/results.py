@@ -23,16 +23,19 @@ from typing import Any, TypeAlias
 import attrs
 from attrs import field, frozen, validators
 
-from fsm.content import Block
+from fsm.content import Block, well_formed
 from fsm.states import Trigger
 
-__all__ = ["EXPIRED", "INTERRUPTED", "Event", "Result", "TextDelta", "ToolResult", "ToolUse"]
+__all__ = ["EXPIRED", "INTERRUPTED", "TOO_LARGE", "Event", "Result", "TextDelta", "ToolResult", "ToolUse"]
 
 EXPIRED = "error_during_execution"
 """The subtype with which a provider reports that the session it was asked to resume is dead."""
 
 INTERRUPTED = "interrupted"
 """The subtype of a turn that a person stopped; its session lives."""
+
+TOO_LARGE = "error_context_window"
+"""The subtype with which a provider reports that a new session has refused the request for its size (G22)."""
 
 NAME_LENGTH = 512
 """The longest provider session id, subtype or stop reason that is accepted, in characters."""
@@ -105,9 +108,9 @@ class ToolUse:
         input: the arguments, a JSON object.
     """
 
-    id: str = field(validator=_is_name)
-    name: str = field(validator=_is_name)
-    input: Mapping[str, Any] = field(factory=dict, hash=False, validator=_is_json_object)
+    id: str = field(converter=well_formed, validator=_is_name)
+    name: str = field(converter=well_formed, validator=_is_name)
+    input: Mapping[str, Any] = field(factory=dict, hash=False, converter=well_formed, validator=_is_json_object)
 
 
 @frozen
@@ -120,15 +123,15 @@ class ToolResult:
         is_error: whether the tool failed.
     """
 
-    tool_use_id: str = field(validator=_is_name)
-    content: Any = field(default="", hash=False, validator=_is_json)
+    tool_use_id: str = field(converter=well_formed, validator=_is_name)
+    content: Any = field(default="", hash=False, converter=well_formed, validator=_is_json)
     is_error: bool = False
 
 
 def _texts(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
-        return (value,)
-    return tuple(str(item) for item in value) if isinstance(value, tuple | list) else ()
+        value = (value,)
+    return tuple(well_formed(str(item)) for item in value) if isinstance(value, tuple | list) else ()
 
 
 @frozen
@@ -159,19 +162,25 @@ class Result:
     <Trigger.EXPIRED: 'expired'>
     """
 
-    subtype: str = field(default="success", validator=_is_name)
+    subtype: str = field(default="success", converter=well_formed, validator=_is_name)
     is_error: bool = field(default=False, validator=validators.instance_of(bool))
     session_id: str | None = field(default=None, validator=_is_name)
     errors: tuple[str, ...] = field(default=(), converter=_texts)
-    stop_reason: str | None = field(default=None, validator=_is_name)
-    usage: Mapping[str, Any] | None = field(default=None, hash=False)
+    stop_reason: str | None = field(default=None, converter=well_formed, validator=_is_name)
+    usage: Mapping[str, Any] | None = field(default=None, hash=False, converter=well_formed)
     usage_json: str | None = field(init=False, repr=False, eq=False)
     cost_usd: float | None = field(default=None, validator=_is_cost)
     http_status: int | None = field(default=None, validator=validators.optional(validators.instance_of(int)))
-    text: str | None = field(default=None, validator=validators.optional(validators.instance_of(str)))
+    text: str | None = field(
+        default=None, converter=well_formed, validator=validators.optional(validators.instance_of(str))
+    )
     raw: Mapping[str, Any] | None = field(default=None, hash=False, repr=False)
-    content: tuple[Block, ...] | None = field(default=None, hash=False, repr=False, validator=_is_json)
-    provider_data: Mapping[str, Any] | None = field(default=None, hash=False, repr=False, validator=_is_json)
+    content: tuple[Block, ...] | None = field(
+        default=None, hash=False, repr=False, converter=well_formed, validator=_is_json
+    )
+    provider_data: Mapping[str, Any] | None = field(
+        default=None, hash=False, repr=False, converter=well_formed, validator=_is_json
+    )
 
     @usage_json.default
     def _usage_as_json(self) -> str | None:

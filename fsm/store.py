@@ -21,7 +21,7 @@ from typing import Protocol, TypeGuard, cast
 from fsm.effects import Step
 from fsm.records import Conversation, Message, Session, Transition, Turn
 
-__all__ = ["SharingStore", "Store", "is_sharing"]
+__all__ = ["SharingStore", "Store", "epoch_of", "is_sharing"]
 
 
 class Store(Protocol):
@@ -129,3 +129,11 @@ def is_sharing(store: Store) -> TypeGuard[SharingStore]:
     to go past it.
     """
     return hasattr(type(store), "commit_many") and cast("SharingStore", store).takes_many
+
+
+def epoch_of(store: Store) -> int:
+    """The number that changes whenever a store may have forgotten commits which it was not told to sync.
+
+    It is the store's attribute ``epoch``. A store that has none forgets nothing.
+    """
+    return int(getattr(store, "epoch", 0))

@@ -3,27 +3,31 @@
 :class:`RunningTurn` is fed the events of a provider one by one. It promises that
 
 * nothing but events passes, exactly one result ends them, and nothing follows it;
+* what is handed out and stored can be sent as UTF-8: halves of a surrogate pair are joined across pieces of text, and
+  lone ones become U+FFFD;
 * what was said is kept in the order in which it was said, ready to be stored, whole or cut off;
-* it knows whether a dead session may be healed: the turn resumed a session, handed nothing to its caller yet, and
-  was not healed before (G11).
+* it knows whether the turn may be tried again within itself (G11): in a new session if the resumed one was dead, with
+  half of the history if a new session found it too large; and only while nothing was handed to the caller.
 
 Batch is stream read to its end: both are this one class.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from attrs import field, frozen
 
-from fsm.content import Block, text_block, text_of
-from fsm.errors import ProviderError, TurnFailed
-from fsm.records import Conversation, Message, Role, Turn, TurnStatus
-from fsm.results import Event, Result, TextDelta, ToolResult, ToolUse
+from fsm.content import Block, text_block, text_of, well_formed
+from fsm.context import narrower
+from fsm.errors import ProviderError
+from fsm.records import Role, TurnStatus
+from fsm.reply import Reply
+from fsm.results import TOO_LARGE, Event, Result, TextDelta, ToolResult, ToolUse
 from fsm.states import State, Trigger
 
-__all__ = ["Answer", "Reply", "RunningTurn", "Said", "stored_reply"]
+__all__ = ["Answer", "RunningTurn", "Said"]
 
 Said: TypeAlias = tuple[Role, tuple[Block, ...], Mapping[str, Any] | None]
 """One message to be stored: its role, its blocks, and what the provider keeps with it."""
@@ -44,80 +48,6 @@ class Answer:
     healed: bool = False
 
 
-@frozen
-class Reply:
-    """What a caller gets for a message.
-
-    Attributes:
-        key: the conversation.
-        turn: the number of the turn.
-        text: the AI's text; of a failed turn, what it said before it failed. Never an error's text.
-        state: the conversation's state after the turn.
-        status: how the turn ended.
-        result: what the AI reported; None if the turn was cut off.
-        healed: whether a dead session was replaced within the turn.
-        replayed: whether this was stored before and is returned for its idempotency key (G13).
-    """
-
-    key: str
-    turn: int
-    text: str
-    state: State
-    status: TurnStatus
-    result: Result | None = None
-    healed: bool = False
-    replayed: bool = False
-
-    @property
-    def message(self) -> str:
-        """One plain sentence about how it went, for the person at the other end."""
-        if self.result is None:
-            return "The answer was cut off; please send your message again."
-        return self.result.message
-
-    def raise_for_error(self) -> Reply:
-        """Return the reply itself if its turn succeeded.
-
-        Raises:
-            TurnFailed: it did not; ``error.reply`` is this reply.
-        """
-        if self.status is TurnStatus.SUCCEEDED:
-            return self
-        how = f"{self.status.value}" if self.result is None else f"{self.status.value} ({self.result.reason})"
-        raise TurnFailed(
-            f"turn {self.turn} {how}; the conversation is {self.state.value} and takes the next message"
-            + (", with another idempotency key" if self.replayed else ""),
-            self.key,
-            self,
-        )
-
-
-def stored_reply(conversation: Conversation, turn: Turn, messages: Sequence[Message]) -> Reply:
-    """The reply of a stored turn, as its caller got it."""
-    result = None
-    if turn.subtype is not None:
-        result = Result(
-            subtype=turn.subtype,
-            is_error=turn.is_error,
-            session_id=turn.session_id,
-            errors=turn.errors,
-            stop_reason=turn.stop_reason,
-            usage=turn.usage,
-            cost_usd=turn.cost_usd,
-            http_status=turn.http_status,
-        )
-    return Reply(
-        key=conversation.key,
-        turn=turn.number,
-        text="".join(message.text for message in messages if message.role == "assistant"),
-        state=turn.state or conversation.state,
-        status=turn.status,
-        result=result,
-        healed=turn.healed,
-        replayed=True,
-    )
-
-
 class RunningTurn:
     """One turn while it runs.
 
@@ -127,9 +57,14 @@ class RunningTurn:
         resumed: whether the request resumes a provider session.
         heal: whether a dead session may be replaced within the turn.
 
+    Attributes:
+        told: the size, in characters, of the history that a new session was told in the newest request; None if that
+            request resumed a session.
+
     >>> turn = RunningTurn("ticket-42", 1)
     >>> turn.feed(TextDelta("Hello"))
-    >>> turn.feed(Result(session_id="s-1"))
+    [TextDelta(text='Hello')]
+    >>> _ = turn.feed(Result(session_id="s-1"))
     >>> turn.text, turn.done, turn.should_heal
     ('Hello', True, False)
     """
@@ -139,10 +74,13 @@ class RunningTurn:
         self.number = number
         self.result: Result | None = None
         self.healed = False
+        self.told: int | None = None
         self._may_heal = resumed and heal
+        self._narrowed = 0
         self._reply: Reply | None = None
         self._said: list[tuple[Role, list[Block]]] = []
         self._deltas: list[str] = []
+        self._half = ""
 
     @property
     def done(self) -> bool:
@@ -152,13 +90,19 @@ class RunningTurn:
     @property
     def should_heal(self) -> bool:
         """Whether the dead session that the result reports is to be replaced within this turn (G11)."""
-        return (
-            self._may_heal
-            and not self._said
-            and not self._deltas
-            and self.result is not None
-            and self.result.trigger is Trigger.EXPIRED
-        )
+        return self._may_heal and self._is_silent and self.result is not None and self.result.trigger is Trigger.EXPIRED
+
+    @property
+    def narrower(self) -> int | None:
+        """How many characters of history to tell instead, if a new session has refused the request for its size."""
+        if self.told is None or not self._is_silent or self.result is None or self.result.subtype != TOO_LARGE:
+            return None
+        return narrower(self.told, self._narrowed)
+
+    @property
+    def _is_silent(self) -> bool:
+        """Whether nothing was handed to the caller."""
+        return not (self._said or self._deltas or self._half)
 
     @property
     def reply(self) -> Reply:
@@ -180,35 +124,57 @@ class RunningTurn:
             return self.result.text or text_of(self.result.content or ())
         return said
 
-    def feed(self, event: Event | object) -> None:
+    def feed(self, event: Event | object) -> list[Event]:
         """Take the next thing that the provider yielded.
 
+        Returns:
+            What the caller is to be handed: nothing for half a character, whose other half is still to come.
+
         Raises:
-            ProviderError: it is no event, or it comes after the result.
+            ProviderError: it is not an event, or it comes after the result.
         """
         if self.result is not None:
             raise ProviderError(
                 f"the provider yielded {type(event).__name__} after its result; a result ends a turn",
                 self.key,
             )
+        if isinstance(event, TextDelta):
+            return self._take_text(event)
+        if not isinstance(event, ToolUse | ToolResult | Result):
+            raise ProviderError(
+                f"the provider yielded {type(event).__name__}, which is not an event; "
+                "yield TextDelta, ToolUse, ToolResult or Result",
+                self.key,
+            )
+        before = self._take_half()
         match event:
-            case TextDelta():
-                self._deltas.append(event.text)
             case ToolUse():
-                self._add(
-                    "assistant",
-                    {"type": "tool_use", "id": event.id, "name": event.name, "input": dict(event.input)},
-                )
+                block = {"type": "tool_use", "id": event.id, "name": event.name, "input": dict(event.input)}
+                self._add("assistant", block)
             case ToolResult():
                 self._add("user", _tool_result(event))
             case Result():
                 self.result = event
-            case _:
-                raise ProviderError(
-                    f"the provider yielded {type(event).__name__}, which is no event; "
-                    "yield TextDelta, ToolUse, ToolResult or Result",
-                    self.key,
-                )
+        return [*before, event]
+
+    def _take_text(self, event: TextDelta) -> list[Event]:
+        """The text that can be sent; the first half of a surrogate pair waits for the second."""
+        text, self._half = self._half + event.text, ""
+        if "\ud800" <= text[-1:] <= "\udbff":
+            text, self._half = text[:-1], text[-1]
+        text = well_formed(text)
+        self._deltas += [text] if text else []
+        if text == event.text:
+            return [event]
+        return [TextDelta(text)] if text else []
+
+    def _take_half(self) -> list[Event]:
+        """The replacement for a half whose other half never came."""
+        half, self._half = well_formed(self._half), ""
+        if not half:
+            return []
+        self._deltas.append(half)
+        return [TextDelta(half)]
 
     def exhausted(self) -> None:
         """The provider has no more events.
@@ -219,14 +185,20 @@ class RunningTurn:
         if self.result is None:
             raise ProviderError("the provider ended without a result; a turn ends with exactly one", self.key)
 
-    def retry(self) -> None:
+    def heal(self) -> None:
         """Forget the result of the dead session: the same turn is asked again, in a new one."""
         self.result = None
         self.healed = True
         self._may_heal = False
 
+    def narrow(self) -> None:
+        """Forget the refusal for size: the same turn is asked again, with less of the history."""
+        self.result = None
+        self._narrowed += 1
+
     def answer(self) -> Answer:
         """What was said so far, as messages to be stored."""
+        self._take_half()
         self._flush()
         result = self.result
         said: tuple[Said, ...]
@@ -243,7 +215,17 @@ class RunningTurn:
 
     def end(self, state: State, status: TurnStatus) -> Reply:
         """The turn has ended and left the conversation in this state; make the reply."""
-        self._reply = Reply(self.key, self.number, self.text, state, status, self.result, self.healed)
+        said = self.answer().messages
+        self._reply = Reply(
+            key=self.key,
+            turn=self.number,
+            text=self.text,
+            state=state,
+            status=status,
+            result=self.result,
+            healed=self.healed,
+            content=tuple(block for role, blocks, _ in said if role == "assistant" for block in blocks),
+        )
         return self._reply
 
     def _add(self, role: Role, block: Block) -> None:

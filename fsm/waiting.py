@@ -79,20 +79,27 @@ class Waiting:
         self._ports = ports
         self._queues = Queues()
 
-    async def until_free(self, key: str, attempt: Callable[[], Awaitable[R]]) -> R:
-        """Attempt something until nobody else is first, and, if it may wait, until no other turn is running."""
+    async def until_free(self, key: str, attempt: Callable[[], Awaitable[R]], busy_timeout: float | None = None) -> R:
+        """Attempt something until nobody else is first, and, if it may wait, until no other turn is running.
+
+        Args:
+            key: the conversation.
+            attempt: what is attempted.
+            busy_timeout: for how many seconds to wait; None for as long as the settings say.
+        """
+        timeout = self._settings.busy_timeout if busy_timeout is None else busy_timeout
         try:
             if self._settings.on_busy == "raise":
                 return await self._until_first(attempt)
             with self._queues.ticket(key) as ticket:
-                return await self._wait_for(key, ticket, attempt)
+                return await self._wait_for(key, ticket, attempt, timeout)
         except ConversationBusy:
             LOGGER.info("turn.begin_rejected", extra={"conversation": key})
             raise
 
-    async def _wait_for(self, key: str, ticket: Ticket, attempt: Callable[[], Awaitable[R]]) -> R:
+    async def _wait_for(self, key: str, ticket: Ticket, attempt: Callable[[], Awaitable[R]], timeout: float) -> R:
         """Attempt it as soon as this ticket is the first and the conversation is free."""
-        deadline = self._ports.elapsed() + self._settings.busy_timeout
+        deadline = self._ports.elapsed() + timeout
         pause = SHORTEST_PAUSE
         busy = ConversationBusy(f"others have waited for {self._settings.busy_timeout} s before; try again later", key)
         while True:

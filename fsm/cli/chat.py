@@ -22,8 +22,8 @@ from fsm.manager import SessionManager
 from fsm.provider import Provider
 from fsm.providers import AnthropicAgents, AnthropicMessages, ClaudeAgent, DemoProvider
 from fsm.records import TurnStatus
+from fsm.reply import Reply
 from fsm.results import Result, TextDelta
-from fsm.turn import Reply
 
 if TYPE_CHECKING:
     from anthropic import Anthropic

@@ -11,7 +11,7 @@ import attrs
 
 from fsm.manager import SessionManager
 from fsm.records import Conversation, Message, Session, Transition
-from fsm.turn import Reply
+from fsm.reply import Reply
 
 __all__ = ["Document", "conversation", "message", "reply", "story"]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from fsm.aio import AsyncSessionManager, AsyncStreamedTurn
 from fsm.records import Conversation
+from fsm.reply import Reply
 from fsm.results import Event
-from fsm.turn import Reply
 
 __all__ = ["Awaited"]
 
@@ -27,7 +27,7 @@ class _Turn:
         return self._turn.reply
 
     def __iter__(self) -> Iterator[Event]:
-        while (event := self._runner.run(self._turn.pull())) is not None:
+        while (event := self._runner.run(anext(self._turn, None))) is not None:
             yield event
 
 

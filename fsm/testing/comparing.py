@@ -13,11 +13,11 @@ import attrs
 
 from fsm.provider import Request
 from fsm.records import Conversation, Turn
+from fsm.reply import Reply
 from fsm.results import Result, TextDelta
 from fsm.store import Store
 from fsm.testing import expected
 from fsm.testing.model import Model
-from fsm.turn import Reply
 
 __all__ = ["asked_differs", "reply_differs", "stored_differs"]
 

@@ -137,8 +137,8 @@ class _Performance:
         if step is not None:
             self._commit(step)
 
-    def _abandoned(self, snapshot: Conversation | None) -> bool:
-        return self.world.live_owner(snapshot) == -1
+    def _abandoned(self, snapshot: Conversation | None) -> bool | None:
+        return True if self.world.live_owner(snapshot) == -1 else None
 
     # What a worker does that runs one
 

@@ -135,9 +135,8 @@ class Model:
         return True
 
     def breaks(self, live: Live) -> None:
-        """The provider raised, or broke its contract; the turn is cut off, unless its result had come before."""
-        if not live.over:
-            self.leave(live)
+        """The provider raised, or broke its contract; the turn is cut off."""
+        self.leave(live)
         raise Broken("ProviderError")
 
     def leave(self, live: Live) -> None:
@@ -147,7 +146,7 @@ class Model:
         if self._runs(live):
             live.status = "interrupted"
             live.over, live.result = True, None
-            self._write()
+            self._write_or_give_up(live)
             self._say(live)
             self._end("interrupted", healed=live.healed)
         else:
@@ -159,9 +158,9 @@ class Model:
         if not self._runs(live):
             self._late(live)
             raise Broken("TurnSuperseded")
-        live.status = status(result)
         live.over = True
-        self._write()
+        self._write_or_give_up(live)
+        live.status = status(result)
         self._move(trigger(result), reason(result), live.turn, result.session_id)
         self._say(live)
         self._end(live.status, result, healed=live.healed)
@@ -233,9 +232,11 @@ class Model:
         return self.running is live
 
     def _may_end(self, worker: object) -> bool:
-        """Its lease is over, or its own worker has given it up."""
+        """Its lease is over; or its own worker has given it up, which alone knows whether it is at work on it."""
         running = self.running
-        return running is None or running.until <= self.now or (running.worker == worker and running.over)
+        if running is not None and running.worker == worker:
+            return running.over
+        return running is None or running.until <= self.now
 
     def _clear(self, worker: object, *, force: bool = False) -> str | None:
         """How the running turn is to end before anything else can begin."""
@@ -259,4 +260,6 @@ class Model:
         except Broken:
             live.over = True
             live.status = "interrupted" if live.result is None else status(live.result)
+            if self._runs(live):  # it is ended without what it said, so that nobody waits for its lease
+                self._end("interrupted")
             raise

@@ -22,6 +22,7 @@ from fsm.context import ContextWindow
 from fsm.errors import FSMError
 from fsm.manager import SessionManager
 from fsm.provider import Provider, Request
+from fsm.reply import Reply
 from fsm.results import Result
 from fsm.store import Store
 from fsm.testing.awaited import Awaited
@@ -30,7 +31,6 @@ from fsm.testing.expected import Broken, Live, Turn
 from fsm.testing.model import Model
 from fsm.testing.steps import Hang, Send
 from fsm.testing.watching import ENDED, RAISED, Books, Heard, RefusingStore, Scripted, Watched
-from fsm.turn import Reply
 
 __all__ = ["ASYNC", "LEASE", "Due", "Got", "Hanging", "Playing", "shown"]
 
@@ -179,8 +179,6 @@ class Playing(RuleBasedStateMachine):
             if isinstance(event, Result) and event.session_id is not None:
                 self._ids.add(event.session_id)
             handed += self.model.hears(live, event)
-            if _is_over(live) and self._next(live, "it was not read to its end") != ENDED:
-                self.model.breaks(live)
 
     def _next(self, live: Live, otherwise: str) -> Any:
         tape = self.books.tapes[live.turn]

@@ -8,7 +8,7 @@ managers, is the real one. The world's parts look at what passes through them, a
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Any, ParamSpec, Protocol, TypeVar
@@ -20,7 +20,8 @@ from fsm.context import ContextWindow
 from fsm.driver import Driver
 from fsm.effects import StartTurn, Step
 from fsm.errors import StoreError
-from fsm.ports import Ports
+from fsm.liveness import Lease
+from fsm.ports import Events, Ports
 from fsm.provider import Request
 from fsm.records import Conversation
 from fsm.settings import Settings
@@ -132,6 +133,7 @@ class Database:
     Attributes:
         forgot: the conversations of which commits were forgotten.
         newest: what was committed last in each conversation; stored, unless it was forgotten.
+        epoch: how often it crashed.
     """
 
     def __init__(self, store: Store, world: World) -> None:
@@ -140,6 +142,7 @@ class Database:
         self._store = store
         self._world = world
         self._unsynced: list[tuple[str, Any]] = []
+        self.epoch = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -169,6 +172,7 @@ class Database:
         """Forget the commits that were not synced, as a server whose machine lost its power."""
         if not isinstance(self._store, ReferenceStore):
             return
+        self.epoch += 1
         while self._unsynced:
             key, before = self._unsynced.pop()
             self.forgot.add(key)
@@ -195,7 +199,7 @@ class Asked(Protocol):
 
     name: str
 
-    def ask(self, request: Request, owner: str) -> AsyncIterator[object]:
+    def ask(self, request: Request, owner: str) -> Events:
         """Answer a request of a turn that this owner runs."""
         ...
 
@@ -218,9 +222,14 @@ class _Ports(Ports):
         await self._world.loop.pause(self.chance.uniform(0.0, 0.01))
         return outcome
 
-    def events(self, request: Request) -> AsyncIterator[object]:
+    def events(self, request: Request) -> Events:
         self._world.note(request.key, f"turn {request.turn} asks {self._provider.name}, resumes {request.session_id}")
         return self._provider.ask(request, self._owner)
+
+    def watch(self, lease: Lease) -> None:
+        """Nothing happens between two events here."""
+
+    let_go = watch
 
     async def sleep(self, seconds: float) -> None:
         await self._world.loop.pause(seconds)
@@ -250,10 +259,10 @@ class Worker(Driver):
             busy_timeout=LEASE * 3,
             clock=lambda: EPOCH + timedelta(seconds=round(world.loop.now, 6)) + wrong,
         )
-        super().__init__(store, _Ports(world, provider, name), settings)
         self.name = name
+        super().__init__(store, _Ports(world, provider, name), settings)
 
-    @property
-    def owner(self) -> str:
-        """Its name: it is nobody's process, so only its lease can tell that it is gone."""
-        return self.name
+    def renew(self) -> None:
+        """Its name is not that of a process, so only its lease can tell that it is gone."""
+        super().renew()
+        self.owner = self.name

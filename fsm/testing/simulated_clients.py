@@ -10,14 +10,13 @@ from typing import Any
 
 from attrs import frozen
 
-from fsm.driven import DrivenTurn
 from fsm.errors import FSMError
 from fsm.records import Conversation, TurnStatus
+from fsm.reply import Reply
 from fsm.store import Store
 from fsm.testing.simulated import Broken, Database, Worker, World
 from fsm.testing.simulated_provider import Provider
 from fsm.testing.virtual_time import Cancelled, Killed, Task
-from fsm.turn import Reply
 
 __all__ = ["Client", "Crew"]
 
@@ -178,7 +177,7 @@ class Client:
         """Send a message; read all of its answer, or so many events of it."""
         self._unanswered = message
         content = [{"type": "text", "text": message.text}]
-        turn = await worker.begin(DrivenTurn, self.key, content, idempotency_key=message.name)
+        turn = await worker.begin(self.key, content, idempotency_key=message.name)
         try:
             heard = 0
             while heard != leaves_after and await turn.pull() is not None:

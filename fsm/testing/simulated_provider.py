@@ -6,10 +6,10 @@ It looks at every request as well: what it resumes, and what a new session is to
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator
 from typing import TypeAlias
 
 from fsm.content import text_of
+from fsm.ports import Events, Failed
 from fsm.provider import Request
 from fsm.records import Conversation, TurnStatus
 from fsm.results import EXPIRED, INTERRUPTED, Result, TextDelta, ToolUse
@@ -22,7 +22,7 @@ Timed: TypeAlias = tuple[float, object]
 """So many seconds of silence, and then an event, or an exception."""
 
 
-class _Events(AsyncIterator[object]):
+class _Events:
     """The events of one request, as time goes by."""
 
     def __init__(self, loop: Loop, events: list[Timed]) -> None:
@@ -39,6 +39,9 @@ class _Events(AsyncIterator[object]):
         return event
 
     async def aclose(self) -> None:
+        self._events = iter(())
+
+    def close_later(self, _: Failed) -> None:
         self._events = iter(())
 
 
@@ -68,7 +71,7 @@ class Provider:
         self._world.tally.lost_sessions += len(self._sessions)
         self._sessions.clear()
 
-    def ask(self, request: Request, owner: str) -> AsyncIterator[object]:
+    def ask(self, request: Request, owner: str) -> Events:
         """Answer a request of a turn that this owner runs."""
         self._check(request, owner)
         return _Events(self._world.loop, self._answer(request))
