@@ -65,7 +65,7 @@ class Store(Protocol):
         ...
 
     def turn_messages(self, conversation: Conversation, turn: Turn) -> Sequence[Message]:
-        """All messages of one turn, oldest first."""
+        """All messages that one turn has by now, oldest first; a late one may have come since ``turn`` was read."""
         ...
 
     def turn_by_idempotency_key(self, conversation: Conversation, idempotency_key: str) -> Turn | None:
@@ -100,8 +100,16 @@ class Store(Protocol):
         """The first ``limit`` conversations in the order of their keys, from the one after key ``after`` on."""
         ...
 
-    def running(self, *, until: datetime | None = None, limit: int = 100) -> Sequence[Conversation]:
-        """Conversations with a running turn whose lease is over at ``until`` (None: any), the oldest lease first."""
+    def running(
+        self, *, until: datetime | None = None, limit: int = 100, after: Conversation | None = None
+    ) -> Sequence[Conversation]:
+        """Conversations with a running turn whose lease is over at ``until`` (None: any), the oldest lease first.
+
+        Of equal leases the smaller ``id`` comes first. With ``after``, the last one of a page, the next page is read.
+
+        Raises:
+            InvalidInput: no turn runs in the snapshot ``after``.
+        """
         ...
 
 

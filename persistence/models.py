@@ -211,5 +211,10 @@ _partial(
     name="turn_unheard",
 )
 _partial(
-    Conversation, "running_until", where=SQL("running_turn IS NOT NULL"), unique=False, name="conversation_running"
+    Conversation,
+    "running_until",
+    "id",
+    where=SQL("running_turn IS NOT NULL"),
+    unique=False,
+    name="conversation_running",
 )

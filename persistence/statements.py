@@ -12,7 +12,7 @@ from operator import itemgetter
 from typing import Any, TypeAlias
 
 from attrs import field, frozen
-from peewee import SQL, Database, Field, Model, Query, Value, fn
+from peewee import SQL, Database, Field, Model, Query, Tuple, Value, fn
 
 from persistence.models import Conversation, DeadId, Message, Session, Transition, Turn
 from persistence.rows import Row
@@ -90,6 +90,11 @@ def _page(model: type[Model]) -> Query:
         .order_by(number.desc())
         .limit(_place("limit"))
     )
+
+
+def _of_turn(name: str) -> Query:
+    """A column of a turn as it stands."""
+    return Turn.select(*_fields(Turn, name)).where(_row(Turn, number="turn"))
 
 
 def _row(model: type[Model], *, number: str = "number") -> Any:
@@ -204,7 +209,7 @@ class Statements:
             Message.select(*_fields(Message))
             .where(
                 Message.conversation == _place("conversation"),
-                Message.number.between(_place("first"), _place("last")),
+                Message.number.between(_of_turn("first_message"), _of_turn("last_message")),
                 Message.turn == _place("turn"),
             )
             .order_by(Message.number)
@@ -222,8 +227,12 @@ class Statements:
         )
         self.running = self._compile(
             Conversation.select(*_fields(Conversation))
-            .where(Conversation.running_turn.is_null(is_null=False), Conversation.running_until <= _place("until"))
-            .order_by(Conversation.running_until)
+            .where(
+                Conversation.running_turn.is_null(is_null=False),
+                Conversation.running_until <= _place("until"),
+                Tuple(Conversation.running_until, Conversation.id) > Tuple(_place("after_until"), _place("after_id")),
+            )
+            .order_by(Conversation.running_until, Conversation.id)
             .limit(_place("limit"))
         )
         self.page = {name: self._compile(_page(model)) for name, model in PAGED.items()}

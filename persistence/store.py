@@ -183,13 +183,8 @@ class SQLStore:
         return self._read("message", self._sql.unheard, values, reading.read_message, conversation.key)[::-1]
 
     def turn_messages(self, conversation: Conversation, turn: Turn) -> list[Message]:
-        """All messages of one turn, oldest first."""
-        values = {
-            "conversation": conversation.id,
-            "first": turn.first_message,
-            "last": turn.last_message,
-            "turn": turn.number,
-        }
+        """All messages that one turn has by now, oldest first."""
+        values = {"conversation": conversation.id, "turn": turn.number}
         return self._read("message", self._sql.turn_messages, values, reading.read_message, conversation.key)
 
     def turn_by_idempotency_key(self, conversation: Conversation, idempotency_key: str) -> Turn | None:
@@ -233,9 +228,23 @@ class SQLStore:
         values = {"after": after, "limit": _bound("limit", limit)}
         return self._read("conversation", self._sql.conversations, values, reading.read_conversation)
 
-    def running(self, *, until: datetime | None = None, limit: int = 100) -> list[Conversation]:
-        """Conversations with a running turn whose lease is over at ``until`` (None: any), the oldest lease first."""
-        values = {"until": EVERYTHING if until is None else micros(until), "limit": _bound("limit", limit)}
+    def running(
+        self, *, until: datetime | None = None, limit: int = 100, after: Conversation | None = None
+    ) -> list[Conversation]:
+        """Conversations with a running turn whose lease is over at ``until`` (None: any), the oldest lease first.
+
+        Those that follow ``after``, the last one of the page before; None: from the first one on.
+
+        Raises:
+            InvalidInput: no turn runs in the snapshot ``after``.
+        """
+        after_until, after_id = (-EVERYTHING, -EVERYTHING) if after is None else _lease_of(after)
+        values = {
+            "until": EVERYTHING if until is None else micros(until),
+            "after_until": after_until,
+            "after_id": after_id,
+            "limit": _bound("limit", limit),
+        }
         return self._read("conversation", self._sql.running, values, reading.read_conversation)
 
     def _page(
@@ -263,6 +272,13 @@ class SQLStore:
         key: str | None = None,
     ) -> list[R]:
         return reading.read(table, self._transactions.select(statement, values, key), reader, key)
+
+
+def _lease_of(conversation: Conversation) -> tuple[int, int]:
+    """Where a running conversation stands among all that run."""
+    if conversation.running is None:
+        raise InvalidInput("no turn runs in the conversation to go on after", conversation.key)
+    return micros(conversation.running.until), conversation.id
 
 
 def _bound(name: str, bound: int | None) -> int:

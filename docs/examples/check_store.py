@@ -71,10 +71,13 @@ class DictStore:
         keys = sorted(key for key in self.rows if after is None or key > after)
         return [self.load(key) for key in keys[:limit]]
 
-    def running(self, *, until=None, limit=100):
+    def running(self, *, until=None, limit=100, after=None):
+        if after is not None and after.running is None:
+            raise InvalidInput("no turn runs in the conversation to go on after", after.key)
         running = [conversation for conversation in self.conversations() if conversation.running]
         lapsed = [conversation for conversation in running if until is None or conversation.running.until <= until]
-        return sorted(lapsed, key=lambda conversation: conversation.running.until)[:limit]
+        following = [one for one in lapsed if after is None or lease(one) > lease(after)]
+        return sorted(following, key=lease)[:limit]
 
 
 # [store end]
@@ -100,6 +103,10 @@ def written(rows, effect):
         changes |= {name: getattr(effect.result, name) for name in RESULT if effect.result}
         changes["ended_at"] = effect.at
     return changed(rows, "turns", effect.number, **changes)
+
+
+def lease(conversation):
+    return conversation.running.until, conversation.id
 
 
 def changed(rows, table, number, **changes):

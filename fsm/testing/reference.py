@@ -144,15 +144,21 @@ class ReferenceStore:
         keys = sorted(key for key in self._rows if after is None or key > after)
         return [self._rows[key].conversation for key in keys[:limit]]
 
-    def running(self, *, until: datetime | None = None, limit: int = 100) -> Sequence[Conversation]:
+    def running(
+        self, *, until: datetime | None = None, limit: int = 100, after: Conversation | None = None
+    ) -> Sequence[Conversation]:
         """Conversations with a running turn, the oldest lease first."""
         _check_limit(limit)
+        if after is not None and after.running is None:
+            raise InvalidInput("no turn runs in the conversation to go on after", after.key)
         leases = [
-            (conversation.running.until, conversation)
+            (conversation.running.until, conversation.id, conversation.key)
             for conversation in self.conversations()
             if conversation.running is not None and (until is None or conversation.running.until <= until)
         ]
-        return [conversation for _, conversation in sorted(leases, key=lambda lease: lease[0])[:limit]]
+        if after is not None and after.running is not None:
+            leases = [lease for lease in leases if lease[:2] > (after.running.until, after.id)]
+        return [self._rows[key].conversation for _, _, key in sorted(leases)[:limit]]
 
     def _of(self, conversation: Conversation) -> _Rows:
         return self._rows.get(conversation.key) or _Rows(conversation)

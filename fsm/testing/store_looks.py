@@ -139,6 +139,9 @@ def look_at_lists(play: s.Play) -> None:
     for until in (None, play.now, play.now + LEASE):
         for limit in (1, 100):
             play.same("running", until=until, limit=limit)
+        for conversation in play.conversations():
+            if conversation.running is not None:
+                play.same("running", until=until, after=conversation)
 
 
 def lists(bench: Bench) -> None:
