@@ -102,7 +102,7 @@ class Commits:
                 fields = {"conversation": key, "turn": self._turn.number, "version": step.before.version}
                 LOGGER.warning("store.restore_completed", extra=fields)
                 return self._steps[-1].after
-        if found is None or found.id != self.conversation.id:
+        if found is None or (found.id != self.conversation.id and not self._may_be_forgotten):
             raise ConversationNotFound(
                 f"it was deleted while turn {self._turn.number} ran; nothing of that turn is stored", key
             )
@@ -140,7 +140,7 @@ class Commits:
             return  # for the turn itself to find out
         except Exception as error:  # noqa: BLE001  # a store is somebody else's code; it is tried again soon
             fields = {"conversation": self.conversation.key, "turn": self._turn.number, "error": type(error).__name__}
-            LOGGER.warning("turn.renew_failed", extra=fields)
+            LOGGER.warning("lease.renew_failed", extra=fields)
 
     def _renew(self, before: Conversation, age: float) -> bool:
         """Extend the lease of this snapshot; False if it is not the newest."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from itertools import groupby
+from itertools import dropwhile, groupby
 from typing import Any
 
 import attrs
@@ -30,7 +30,7 @@ from fsm.records import Message
 from fsm.shortening import Unit, cut
 
 __all__ = ["ContextWindow", "as_preamble", "as_prompt", "as_text", "as_transcript"]
-__all__ += ["has_beginning", "narrower", "rebuild", "size_of", "with_results"]
+__all__ += ["from_beginning", "has_beginning", "narrower", "rebuild", "size_of", "with_results"]
 
 NO_ANSWER = "(no answer in text)"
 
@@ -163,7 +163,16 @@ def _results_in(blocks: Iterable[Block]) -> frozenset[str]:
 
 def has_beginning(messages: Iterable[Message]) -> bool:
     """Whether one of these messages is the first of what must stay together: it is the user's and answers no call."""
-    return any(message.role == "user" and not _results_in(message.content) for message in messages)
+    return any(map(_is_beginning, messages))
+
+
+def from_beginning(messages: Sequence[Message]) -> Sequence[Message]:
+    """These messages without what belongs to a turn that began before them; see :func:`has_beginning`."""
+    return tuple(dropwhile(lambda message: not _is_beginning(message), messages))
+
+
+def _is_beginning(message: Message) -> bool:
+    return message.role == "user" and not _results_in(message.content)
 
 
 def _units(messages: tuple[Message, ...], content: Sequence[Block]) -> list[Unit]:

@@ -271,7 +271,8 @@ class DrivenTurn:
         except (StoreError, ConversationNotFound) as error:
             self._turn.result = None
             error.reply = self._over(TurnStatus.INTERRUPTED, error)
-            await self._commits.release()
+            if isinstance(error, StoreError):
+                await self._commits.release()
             raise
         else:
             self._turn.result = None
@@ -293,11 +294,11 @@ class DrivenTurn:
             await self._close_provider()
             await self._keep_late()
         elif isinstance(error, StoreError | Conflict | ConversationNotFound):
-            # The store has refused to write; what it holds is for the next turn to end (G16).
             await self._close_provider()
             result = self._turn.result
             self._over(TurnStatus.INTERRUPTED if result is None else decide.status_of(result), error)
-            await self._commits.release()
+            if isinstance(error, StoreError):  # what it has refused to write may have been at fault (G16)
+                await self._commits.release()
         elif not self._is_over:
             try:
                 await self._interrupt(error)
@@ -319,7 +320,7 @@ class DrivenTurn:
         self._let_go()
         reply = self._turn.end(self._commits.conversation.state, status)
         result = reply.result
-        fields = {
+        fields: dict[str, object] = {
             "conversation": self.key,
             "turn": self.number,
             "status": status.value,
@@ -327,8 +328,9 @@ class DrivenTurn:
             "healed": reply.healed,
             "subtype": result and result.subtype,
             "http_status": result and result.http_status,
-            "error": error and type(error.__cause__ or error).__name__,
         }
+        if error is not None:
+            fields["error"] = type(error.__cause__ or error).__name__
         if status is TurnStatus.SUCCEEDED:
             LOGGER.info("turn.run_completed", extra=fields)
         else:

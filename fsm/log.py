@@ -2,22 +2,8 @@
 
 The message of a record is the name of an event, ``{domain}.{action}_{state}`` with the states ``started``,
 ``completed``, ``failed`` and ``rejected``; what there is to know stands in the record's fields (``extra``). Message
-text and secrets are never logged.
-
-===========================  ===========  ==================================================================
-``turn.run_started``         debug        a turn was stored and goes to the provider
-``turn.run_completed``       info         it succeeded
-``turn.run_failed``          warning      it failed or was cut off
-``turn.begin_rejected``      info         another turn is running
-``session.clear_completed``  warning      a session was reported dead and its id cleared
-``session.heal_started``     info         a dead session is being replaced within the turn
-``session.reset_completed``  info         a conversation was reset by request
-``turn.recover_completed``   warning      a turn whose owner is gone was ended
-``store.commit_failed``      error        the database refused a step
-``store.restore_completed``  warning      the database had forgotten steps of a running turn; they were stored again
-``observer.call_failed``     error        an observer raised
-``provider.close_failed``    error        a provider raised while it was closed
-===========================  ===========  ==================================================================
+text and secrets are never logged. The reference of log
+events (``docs/reference/logging.md``) lists them all.
 """
 
 from __future__ import annotations

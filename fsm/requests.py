@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fsm.content import Block
-from fsm.context import has_beginning, rebuild, with_results
+from fsm.context import from_beginning, has_beginning, rebuild, with_results
 from fsm.provider import Request
 from fsm.records import Conversation, Message
 from fsm.states import State
@@ -59,11 +59,12 @@ class Requests:
         if conversation.state is not State.ACTIVE:
             return await self._past(conversation, session, content, characters)
         if self._settings.wants_transcript:
-            transcript = await self._said(conversation, content, session, session, limit=None)
+            told = await self._told(conversation, session, session, None)
+            transcript = await self._with_results(told, conversation, content, session, session, None)
             opening = transcript[0].content if transcript else content
             return (*await self._past(conversation, session - 1, opening), *transcript)
         if self._settings.wants_tool_results:
-            return with_results((), await self._unheard(conversation, session, session, limit=None), content)
+            return await self._with_results((), conversation, content, session, session, None)
         return ()
 
     async def _past(
@@ -79,17 +80,17 @@ class Requests:
         window = self._settings.context
         window = window.remembered(conversation.window, content) if characters is None else window.narrowed(characters)
         limit = window.max_messages + 1
-        messages = await self._said(conversation, content, 1, last_session, limit)
-        while len(messages) >= limit > 2 and not has_beginning(messages):
+        told = await self._told(conversation, 1, last_session, limit)
+        while len(told) >= limit > 2 and not has_beginning(told):
             limit *= 4  # a turn that is larger than the window is told from its beginning (G22)
-            messages = await self._said(conversation, content, 1, last_session, limit)
-        return rebuild(messages, window, content)
+            told = await self._told(conversation, 1, last_session, limit)
+        if len(told) >= limit:
+            told = from_beginning(told)
+        return rebuild(await self._with_results(told, conversation, content, 1, last_session, limit), window, content)
 
-    async def _said(
-        self, conversation: Conversation, content: Sequence[Block], first: int, last: int, limit: int | None
-    ) -> tuple[Message, ...]:
-        """What may be told of these sessions: succeeded turns, and the tool results of others (G23)."""
-        told = await self._driver.ask(
+    async def _told(self, conversation: Conversation, first: int, last: int, limit: int | None) -> Sequence[Message]:
+        """The messages of succeeded turns of these sessions."""
+        return await self._driver.ask(
             conversation.key,
             self._driver.store.context,
             conversation,
@@ -97,11 +98,18 @@ class Requests:
             last_session=last,
             limit=limit,
         )
-        return with_results(told, await self._unheard(conversation, first, last, limit), content)
 
-    async def _unheard(self, conversation: Conversation, first: int, last: int, limit: int | None) -> Sequence[Message]:
-        """The messages with tool results of turns that did not succeed."""
-        return await self._driver.ask(
+    async def _with_results(
+        self,
+        told: Sequence[Message],
+        conversation: Conversation,
+        content: Sequence[Block],
+        first: int,
+        last: int,
+        limit: int | None,
+    ) -> tuple[Message, ...]:
+        """The same, and the tool results of other turns of these sessions (G23)."""
+        unheard = await self._driver.ask(
             conversation.key,
             self._driver.store.unheard,
             conversation,
@@ -109,3 +117,4 @@ class Requests:
             last_session=last,
             limit=limit,
         )
+        return with_results(told, unheard, content)

@@ -44,6 +44,14 @@ NAME_LENGTH = 512
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 
+def _mended(value: Any) -> Any:
+    """The value, well-formed; as it is if it is nested too deeply, which the check of the field refuses."""
+    try:
+        return well_formed(value)
+    except RecursionError:
+        return value
+
+
 def _is_text(instance: object, attribute: attrs.Attribute[str], value: object) -> None:
     if not isinstance(value, str):
         raise TypeError(f"{type(instance).__name__}.{attribute.name} must be text, not {type(value).__name__}")
@@ -108,9 +116,9 @@ class ToolUse:
         input: the arguments, a JSON object.
     """
 
-    id: str = field(converter=well_formed, validator=_is_name)
-    name: str = field(converter=well_formed, validator=_is_name)
-    input: Mapping[str, Any] = field(factory=dict, hash=False, converter=well_formed, validator=_is_json_object)
+    id: str = field(converter=_mended, validator=_is_name)
+    name: str = field(converter=_mended, validator=_is_name)
+    input: Mapping[str, Any] = field(factory=dict, hash=False, converter=_mended, validator=_is_json_object)
 
 
 @frozen
@@ -123,8 +131,8 @@ class ToolResult:
         is_error: whether the tool failed.
     """
 
-    tool_use_id: str = field(converter=well_formed, validator=_is_name)
-    content: Any = field(default="", hash=False, converter=well_formed, validator=_is_json)
+    tool_use_id: str = field(converter=_mended, validator=_is_name)
+    content: Any = field(default="", hash=False, converter=_mended, validator=_is_json)
     is_error: bool = False
 
 
@@ -162,24 +170,24 @@ class Result:
     <Trigger.EXPIRED: 'expired'>
     """
 
-    subtype: str = field(default="success", converter=well_formed, validator=_is_name)
+    subtype: str = field(default="success", converter=_mended, validator=_is_name)
     is_error: bool = field(default=False, validator=validators.instance_of(bool))
     session_id: str | None = field(default=None, validator=_is_name)
     errors: tuple[str, ...] = field(default=(), converter=_texts)
-    stop_reason: str | None = field(default=None, converter=well_formed, validator=_is_name)
-    usage: Mapping[str, Any] | None = field(default=None, hash=False, converter=well_formed)
+    stop_reason: str | None = field(default=None, converter=_mended, validator=_is_name)
+    usage: Mapping[str, Any] | None = field(default=None, hash=False, converter=_mended)
     usage_json: str | None = field(init=False, repr=False, eq=False)
     cost_usd: float | None = field(default=None, validator=_is_cost)
     http_status: int | None = field(default=None, validator=validators.optional(validators.instance_of(int)))
     text: str | None = field(
-        default=None, converter=well_formed, validator=validators.optional(validators.instance_of(str))
+        default=None, converter=_mended, validator=validators.optional(validators.instance_of(str))
     )
     raw: Mapping[str, Any] | None = field(default=None, hash=False, repr=False)
     content: tuple[Block, ...] | None = field(
-        default=None, hash=False, repr=False, converter=well_formed, validator=_is_json
+        default=None, hash=False, repr=False, converter=_mended, validator=_is_json
     )
     provider_data: Mapping[str, Any] | None = field(
-        default=None, hash=False, repr=False, converter=well_formed, validator=_is_json
+        default=None, hash=False, repr=False, converter=_mended, validator=_is_json
     )
 
     @usage_json.default

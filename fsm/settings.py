@@ -8,7 +8,7 @@ from functools import cached_property
 from inspect import iscoroutinefunction
 from typing import Any, Literal, TypeAlias, get_args
 
-from attrs import field, frozen, validators
+from attrs import field, frozen
 
 from fsm.content import Block
 from fsm.context import ContextWindow
@@ -43,6 +43,11 @@ def utc_now() -> datetime:
 def _is_duration(_: object, attribute: Any, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LONGEST:
         raise InvalidInput(f"{attribute.name} is {value!r}; it must be a positive number of seconds")
+
+
+def _is_duration_or_none(instance: object, attribute: Any, value: object) -> None:
+    if value is not None:
+        _is_duration(instance, attribute, value)
 
 
 def _is_on_busy(_: object, attribute: Any, value: object) -> None:
@@ -93,7 +98,7 @@ class Settings:
     longest_silence: float | None = None
     heal: bool = field(default=True, validator=_is_yes_or_no)
     context: ContextWindow = field(factory=ContextWindow, validator=_is_window)
-    lease: float | None = field(default=None, validator=validators.optional(_is_duration))
+    lease: float | None = field(default=None, validator=_is_duration_or_none)
     on_busy: OnBusy = field(default="raise", validator=_is_on_busy)
     busy_timeout: float = field(default=60.0, validator=_is_duration)
     observers: Collection[Observer] = field(default=(), validator=_are_observers)
@@ -103,7 +108,7 @@ class Settings:
         silence = self.longest_silence
         if self.lease is not None and silence is not None and self.lease < silence:
             fields = {"provider": self.provider, "lease": self.lease, "longest_silence": silence}
-            LOGGER.warning("manager.lease_too_short", extra=fields)
+            LOGGER.warning("lease.check_failed", extra=fields)
 
     @cached_property
     def lease_seconds(self) -> float:

@@ -27,7 +27,8 @@ from fsm import (
     TurnStatus,
     TurnSuperseded,
 )
-from fsm.aio import _Ports
+from fsm.loop_ports import LoopPorts
+from fsm.ports import Events, Failed
 from fsm.content import text_block
 from fsm.providers import DemoProvider
 from fsm.results import EXPIRED
@@ -211,7 +212,7 @@ async def test_a_synchronous_provider_may_be_left_before_it_was_asked(
     async with manager.stream("k", "hello"):
         pass
     async with manager.stream("k", "hello") as turn:
-        await turn.pull()
+        await anext(turn)
     assert turn.reply.text == "one "
     assert "provider.close_failed" not in caplog.messages
 
@@ -229,11 +230,13 @@ async def test_no_more_turns_run_at_once_than_the_manager_was_told(store: SQLSto
             if running == 3:
                 full.set()
             await full.wait()
-            for event in ANSWER:
-                yield event
-            running -= 1
+            try:
+                for event in ANSWER:
+                    yield event
+            finally:
+                running -= 1
 
-    manager = AsyncSessionManager(store, Counting(), max_turns=3)
+    manager = AsyncSessionManager(store, Counting(), max_turns=3, on_busy="wait")
     with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             for number in range(12):
@@ -300,7 +303,7 @@ async def test_a_provider_that_raises_is_told(store: SQLStore) -> None:
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"provider": object()}, "object has neither"),
+        ({"provider": object()}, "provider is of type object, which is not a provider with a method 'astream' or 'stream'"),
         ({"max_turns": 0}, "max_turns is 0"),
         ({"threads": 0}, "threads is 0"),
         ({"lease": 0}, "lease"),
@@ -385,11 +388,31 @@ async def test_a_store_that_stands_in_for_another_is_not_gone_past(store: SQLSto
     assert passing.committed == (await manager.conversation("k")).version == 2
 
 
-class Countdown(_Ports):
+class Ticking:
+    """Events of which each is counted."""
+
+    def __init__(self, events: Events, tick: Callable[[], None]) -> None:
+        self._events = events
+        self._tick = tick
+
+    async def __anext__(self) -> object:
+        event = await self._events.__anext__()
+        self._tick()
+        await anyio.lowlevel.checkpoint()
+        return event
+
+    async def aclose(self) -> None:
+        await self._events.aclose()
+
+    def close_later(self, failed: Failed) -> None:
+        self._events.close_later(failed)
+
+
+class Countdown(LoopPorts):
     """Ports that cancel at the nth thing that is awaited, before or after it is done."""
 
     def __init__(self, store: SQLStore, provider: Any, at: int, cancels: list[Callable[[], None]]) -> None:
-        super().__init__(store, provider, 4)
+        super().__init__(store, provider, threads=4, max_turns=4)
         self.left = at
         self._cancels = cancels
 
@@ -404,15 +427,8 @@ class Countdown(_Ports):
         self._tick()
         return result
 
-    async def events(self, request: Request) -> AsyncIterator[object]:  # type: ignore[override]
-        events = super().events(request)
-        try:
-            async for event in events:
-                self._tick()
-                await anyio.lowlevel.checkpoint()
-                yield event
-        finally:
-            await events.aclose()  # type: ignore[attr-defined]
+    def events(self, request: Request) -> Events:
+        return Ticking(super().events(request), self._tick)
 
 
 async def cancelled_at(

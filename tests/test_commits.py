@@ -16,10 +16,17 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ANSWER = [TextDelta("one "), TextDelta("two"), Result(session_id="s-1")]
 
 
+class Crashing(SQLStore):
+    """A store whose server may crash."""
+
+    epoch = 0
+
+
 class Backups:
     """What is stored, kept and put back: a server that crashes forgets what it was not told to sync."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, store: "Crashing") -> None:
+        self._store = store
         self._live = sqlite3.connect(url.removeprefix("sqlite:///"))
         self._kept = sqlite3.connect(":memory:")
 
@@ -28,8 +35,9 @@ class Backups:
         self._live.backup(self._kept)
 
     def put_back(self) -> None:
-        """Forget all that was written since."""
+        """Forget all that was written since, as a server that crashes; the store notices that."""
         self._kept.backup(self._live)
+        self._store.epoch += 1
 
     def close(self) -> None:
         """Be gone."""
@@ -38,16 +46,16 @@ class Backups:
 
 
 @pytest.fixture
-def store(sqlite_url: str) -> Iterator[SQLStore]:
+def store(sqlite_url: str) -> Iterator[Crashing]:
     """A store on a file."""
-    with SQLStore(sqlite_url) as store:
+    with Crashing(sqlite_url) as store:
         yield store
 
 
 @pytest.fixture
-def server(store: SQLStore, sqlite_url: str) -> Iterator[Backups]:
+def server(store: Crashing, sqlite_url: str) -> Iterator[Backups]:
     """The server that crashes."""
-    server = Backups(sqlite_url)
+    server = Backups(sqlite_url, store)
     server.keep()
     yield server
     server.close()

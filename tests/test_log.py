@@ -13,6 +13,7 @@ from fsm.effects import Step
 from fsm.providers import DemoProvider
 from fsm.results import EXPIRED
 from persistence import SQLStore
+from tests.eventually import eventually
 
 STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime"}
 
@@ -143,7 +144,9 @@ def test_turns_that_nobody_runs_and_turns_that_somebody_runs_are_logged(store: F
     hanging.__exit__(None, None, None)
 
 
-def test_what_others_code_raises_is_logged_with_its_trace(store: Forgetful, events: Any) -> None:
+def test_what_others_code_raises_is_logged_with_its_trace(
+    store: Forgetful, events: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     """An observer, and a provider that is closed."""
 
     def observer(_: Any) -> None:
@@ -171,9 +174,13 @@ def test_what_others_code_raises_is_logged_with_its_trace(store: Forgetful, even
             return Events()
 
     SessionManager(store, Provider(), observers=[observer]).send("k", "hello")
+    assert eventually(lambda: "provider.close_failed" in caplog.messages)
     told = events()
     assert told["observer.call_failed"] == ("ERROR", {"conversation": "k", "transition": 1})
-    assert told["provider.close_failed"] == ("ERROR", {"conversation": "k", "turn": 1})
+    assert told["provider.close_failed"] == (
+        "ERROR",
+        {"conversation": "k", "turn": 1, "error": "ZeroDivisionError"},
+    )
 
 
 def test_a_refused_commit_is_logged_and_a_conflict_is_not(store: Forgetful, events: Any) -> None:

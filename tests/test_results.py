@@ -156,7 +156,7 @@ def test_the_usage_is_written_as_json_when_it_is_checked() -> None:
     result = Result(usage=usage)
     usage["tokens"] = object()
     assert result.usage_json is not None
-    assert json.loads(result.usage_json.encode()) == {"tokens": 1, "tier": "\ud800"}
+    assert json.loads(result.usage_json.encode()) == {"tokens": 1, "tier": "\ufffd"}
     assert Result().usage_json is None
 
 

@@ -70,7 +70,7 @@ def test_a_provider_without_deltas_says_it_all_in_its_result() -> None:
 def test_what_is_no_event_is_refused_by_its_type(thing: object) -> None:
     """The turn goes on as it was."""
     turn = fed(TextDelta("a"))
-    with pytest.raises(ProviderError, match="which is no event"):
+    with pytest.raises(ProviderError, match="which is not an event"):
         turn.feed(thing)
     assert (turn.text, turn.done) == ("a", False)
 
@@ -115,7 +115,7 @@ def test_a_turn_resumes_nothing_unless_told_and_heals_unless_told_otherwise() ->
 def test_a_turn_heals_once() -> None:
     """G11: the second death in a turn is its end."""
     turn = fed(DEAD, resumed=True)
-    turn.retry()
+    turn.heal()
     assert (turn.done, turn.healed) == (False, True)
     turn.feed(DEAD)
     assert not turn.should_heal

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from fsm.provider import Request
-from fsm.records import Conversation, Turn
+from fsm.records import Conversation, Message, Turn
 from fsm.reply import Reply
 from fsm.results import Result, TextDelta
 from fsm.store import Store
@@ -108,9 +108,21 @@ def asked_differs(request: Request, due: expected.Asked, model: Model, *, wants_
         yield f"G3: turn {due.turn} is told the messages {told}, not {due.history}"
         return
     for message in request.history:
-        for block in model.messages[message.number - 1].content if message.role == "user" else ():
-            if block.get("type") == "text" and block["text"] not in message.text:
-                yield f"G3: turn {due.turn} is told message {message.number} without its text"
+        if message.role == "user":
+            yield from _message_differs(message, model.messages[message.number - 1], due.turn, model)
+
+
+def _message_differs(told: Message, said: expected.Message, turn: int, model: Model) -> Iterator[str]:
+    """What of a message of the user's is told otherwise than it was said (G3, G23)."""
+    if model.turns[said.turn - 1].status != "succeeded":
+        if "[the tool " not in told.text:
+            yield f"G23: turn {turn} is told message {told.number} without the result of a tool"
+        return
+    for block in said.content:
+        if block["type"] == "text" and block["text"] not in told.text:
+            yield f"G3: turn {turn} is told message {told.number} without its text"
+        if block["type"] == "tool_result" and "[the tool " not in told.text:
+            yield f"G23: turn {turn} is told message {told.number} without the result of a tool"
 
 
 def reply_differs(reply: Reply | None, live: expected.Live | expected.Turn | None, model: Model) -> Iterator[str]:

@@ -152,23 +152,59 @@ def reason(result: Result) -> str:
 def context(turns: Sequence[Turn], said: Sequence[Message], session: int, most: int) -> tuple[tuple[int, str], ...]:
     """What a session is told: the newest succeeded turns before it that fit, whole (G3).
 
-    A turn that answers a tool call stays with the one before. Each message is its number and its role.
+    Tool results of turns that ended otherwise are told as well (G23). A turn that answers a tool call stays with the
+    one before. What is too large by itself keeps its first message and its newest part (G22). Each message is its
+    number and its role.
     """
     units: list[list[tuple[int, str]]] = []
     for turn in turns:
-        if turn.status != "succeeded" or turn.session > session:
+        mine = _told(turn, turns, said) if turn.session <= session else []
+        if not mine:
             continue
-        mine = [message for message in said if message.turn == turn.number]
         told = [(message.number, message.role) for message in mine]
         if all(role == "user" for _, role in told):
             told.append((told[-1][0], "assistant"))
-        if units and any("tool_use_id" in block for block in mine[0].content):
+        if units and _results(mine[0]):
             units[-1] += told
         else:
             units.append(told)
     kept: list[tuple[int, str]] = []
-    for unit in reversed(units):
-        if len(kept) + len(unit) > most:
+    for whole in reversed(units):
+        unit = whole if len(whole) <= most else _ends(whole, most)
+        if not unit or len(kept) + len(unit) > most:
             break
         kept = unit + kept
     return tuple(kept)
+
+
+def _told(turn: Turn, turns: Sequence[Turn], said: Sequence[Message]) -> list[Message]:
+    """What may be told of a turn: all of it if it succeeded; else its tool results, unless they were sent again."""
+    mine = [message for message in said if message.turn == turn.number]
+    if turn.status == "succeeded":
+        return mine
+    if turn.status == "running" or not _results(mine[0]):
+        return []
+    known = {turn.number: turn.status for turn in turns}
+    again: set[str] = set()
+    for message in said[mine[0].number :]:
+        is_first = message.number == turns[message.turn - 1].first_message
+        if known[message.turn] in {"succeeded", "running"}:
+            if message.role == "assistant":
+                break
+            again |= _results(message)
+        elif is_first:
+            again |= _results(message)
+    return mine[:1] if _results(mine[0]) - again else []
+
+
+def _results(message: Message) -> set[str]:
+    return {block["tool_use_id"] for block in message.content if "tool_use_id" in block}
+
+
+def _ends(unit: list[tuple[int, str]], most: int) -> list[tuple[int, str]]:
+    """The first message of a unit, and as much of its newest part as fits, beginning with something of the AI's."""
+    if most < 2:
+        return []
+    starts = [place for place in range(1, len(unit)) if unit[place][1] == "assistant"]
+    fitting = [place for place in starts if 1 + len(unit) - place <= most]
+    return [unit[0], *unit[fitting[0] :]] if fitting else [unit[0], unit[starts[-1]]]
