@@ -27,9 +27,9 @@ from fsm import (
     TurnStatus,
     TurnSuperseded,
 )
+from fsm.content import text_block
 from fsm.loop_ports import LoopPorts
 from fsm.ports import Events, Failed
-from fsm.content import text_block
 from fsm.providers import DemoProvider
 from fsm.results import EXPIRED
 from fsm.testing import check_database
@@ -303,7 +303,10 @@ async def test_a_provider_that_raises_is_told(store: SQLStore) -> None:
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"provider": object()}, "provider is of type object, which is not a provider with a method 'astream' or 'stream'"),
+        (
+            {"provider": object()},
+            "provider is of type object, which is not a provider with a method 'astream' or 'stream'",
+        ),
         ({"max_turns": 0}, "max_turns is 0"),
         ({"threads": 0}, "threads is 0"),
         ({"lease": 0}, "lease"),

@@ -5,13 +5,15 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsm import ContextWindow, Message
+from fsm import ContextWindow, InvalidInput, Message
 from fsm.content import text_block
-from fsm.context import as_prompt, as_transcript, rebuild
+from fsm.context import as_prompt, as_transcript, narrower, rebuild, with_results
+from fsm.shortening import shortened
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -42,18 +44,76 @@ TURNS = st.lists(st.lists(TEXT, min_size=2, max_size=4).map(tuple), max_size=6)
 def test_the_window_keeps_the_newest_whole_turns_that_fit_and_no_fewer(
     turns: list[tuple[str, ...]], max_messages: int, max_characters: int
 ) -> None:
-    """Both limits hold, and one turn more would break one of them."""
+    """G3, G22: both limits hold, whole turns stay as they are, and one more would break a limit."""
     messages = texts(*turns)
     kept = ContextWindow(max_messages=max_messages, max_characters=max_characters).select(messages)
-    assert list(kept) == messages[len(messages) - len(kept) :]
+    assert len(kept) <= max_messages
+    assert sum(len(message.text) for message in kept) <= max_characters
     whole = [list(of_turn) for _, of_turn in groupby(messages, key=lambda message: message.turn)]
-    sizes = [(len(turn), sum(len(message.text) for message in turn)) for turn in whole]
-    count = size = fitting = 0
-    for in_turn, characters in reversed(sizes):
-        if count + in_turn > max_messages or size + characters > max_characters:
+    count = size = 0
+    due: list[Message] = []
+    for turn in reversed(whole):
+        count, size = count + len(turn), size + sum(len(message.text) for message in turn)
+        if count > max_messages or size > max_characters:
             break
-        count, size, fitting = count + in_turn, size + characters, fitting + 1
-    assert len(kept) == sum(in_turn for in_turn, _ in sizes[len(sizes) - fitting :])
+        due = turn + due
+    assert list(kept[len(kept) - len(due) :]) == due
+    too_large = [message.number for message in messages[: len(messages) - len(due)]]
+    assert {message.number for message in kept[: len(kept) - len(due)]} <= set(too_large)
+
+
+@given(turns=TURNS.filter(bool), max_messages=st.integers(2, 12), max_characters=st.integers(8, 200))
+def test_something_is_told_while_there_is_something_to_tell_and_space_for_it(
+    turns: list[tuple[str, ...]], max_messages: int, max_characters: int
+) -> None:
+    """G22: what is too large by itself is cut inside."""
+    messages = texts(*turns)
+    kept = ContextWindow(max_messages=max_messages, max_characters=max_characters).select(messages)
+    assert kept
+    assert all(message.text for message in kept)
+    assert kept[0].role == "user"
+    newest = [message.number for message in messages if message.turn == messages[-1].turn]
+    assert newest[0] in {message.number for message in kept}
+
+
+def test_a_long_text_leaves_space_for_what_was_said_before_it() -> None:
+    """G22: its beginning and its end stay, and a mark says what is left out."""
+    messages = texts(("I am Ann", "Hello Ann"), ("a" * 5_000 + "z" * 5_000, "that was long"))
+    told = ContextWindow(max_characters=8_000).select(messages)
+    assert [message.text for message in told[:2]] == ["I am Ann", "Hello Ann"]
+    assert (len(told[2].text), told[2].text[:5], told[2].text[-5:]) == (1_999, "aaaaa", "zzzzz")
+    assert "characters are left out here" in told[2].text
+    assert told[3].text == "that was long"
+
+
+@pytest.mark.parametrize("steps", [49, 50, 51, 200])
+def test_a_long_chain_of_tool_calls_keeps_its_task_and_its_newest_steps(steps: int) -> None:
+    """G22: and no answer comes without its call."""
+    turns: list[list[list[dict[str, Any]]]] = [[[text_block("the task")], [called(1)]]]
+    turns += [[[answered(step)], [called(step + 1)]] for step in range(1, steps)]
+    told = ContextWindow().select(history(*turns), [answered(steps)])
+    assert len(told) == min(2 * steps, 100)
+    assert told[0].text.startswith("the task")
+    assert ("messages are left out here" in told[0].text) == (steps > 50)
+    assert told[-1].text == f'[called the tool look with {{"step": {steps}}}]'
+    assert [message.role for message in told] == ["user", "assistant"] * (len(told) // 2)
+
+
+def called(step: int) -> dict[str, Any]:
+    return {"type": "tool_use", "id": f"t-{step}", "name": "look", "input": {"step": step}}
+
+
+def answered(step: int) -> dict[str, Any]:
+    return {"type": "tool_result", "tool_use_id": f"t-{step}", "content": f"seen {step}"}
+
+
+@given(st.text(max_size=300), st.integers(0, 300))
+def test_a_shortened_text_is_as_long_as_it_may_be_and_says_so(text: str, limit: int) -> None:
+    """G22."""
+    short = shortened(text, limit)
+    assert len(short) <= limit
+    assert (short == text) == (len(text) <= limit)
+    assert "…" in short or short == text or not limit
 
 
 def test_what_fits_exactly_is_kept() -> None:
@@ -70,15 +130,61 @@ def test_a_turn_whose_beginning_was_not_read_is_left_out() -> None:
     assert [message.number for message in ContextWindow(max_messages=4).select(read)] == [3, 4, 5, 6]
 
 
-def test_a_call_that_nobody_answered_is_left_out() -> None:
-    """Its text stays; a message that was nothing else says so."""
+def test_a_call_without_a_result_is_told_as_one_that_may_have_run() -> None:
+    """G23: nobody knows, and never is it told that it did not run."""
     messages = history([[text_block("a")], [text_block("let me look"), CALL]], [[text_block("b")], [CALL]])
+    call = "[called the tool look with {}]\n[no result was recorded; it may have run]"
+    assert [message.text for message in rebuild(messages, ContextWindow())] == ["a", f"let me look\n{call}", "b", call]
+
+
+def test_a_result_of_a_turn_that_did_not_succeed_is_told_in_its_place() -> None:
+    """G23: the result, and nothing else of that turn."""
+    told = history([[text_block("a")], [CALL]], [], [], [[text_block("c")], [text_block("d")]])
+    told[2:] = [attrs.evolve(message, number=message.number + 2) for message in told[2:]]
+    unheard = Message(3, 2, "user", (RESULT, text_block("secret")), NOW)
+    messages = with_results(told, [unheard])
+    assert [message.number for message in messages] == [1, 2, 3, 5, 6]
+    assert messages[2].content == (RESULT,)
     assert [message.text for message in rebuild(messages, ContextWindow())] == [
         "a",
-        "let me look",
-        "b",
+        "[called the tool look with {}]",
+        "[the tool answered: seen]",
         "(no answer in text)",
+        "c",
+        "d",
     ]
+
+
+def test_a_result_that_was_sent_again_right_away_is_told_once() -> None:
+    """G23: the newest counts, whether its turn succeeded or is the new message."""
+    told = history([[text_block("a")], [CALL]])
+    first, second = (Message(number, number - 1, "user", (RESULT,), NOW) for number in (3, 4))
+    assert [message.number for message in with_results(told, [first, second])] == [1, 2, 4]
+    assert [message.number for message in with_results(told, [first, second], [RESULT])] == [1, 2]
+    later = Message(5, 4, "user", (RESULT,), NOW)
+    assert [message.number for message in with_results([*told, later], [first, second])] == [1, 2, 5]
+    answer = Message(5, 4, "assistant", (text_block("hm"),), NOW)
+    again = Message(6, 5, "user", (RESULT,), NOW)
+    assert [message.number for message in with_results([*told, answer, again], [first])] == [1, 2, 3, 5, 6]
+
+
+def test_less_of_the_history_is_told_each_time_a_new_session_refuses_it() -> None:
+    """G11, G22: half of it, at most four times, and the smallest window at last."""
+    tried, told = [], 400_000
+    while (narrowed := narrower(told, len(tried))) is not None:
+        tried.append(narrowed)
+        told = narrowed
+    assert tried == [200_000, 100_000, 50_000, 2_000]
+
+
+def test_a_window_is_remembered_by_what_fitted() -> None:
+    """G22: history and message together; the smallest window is always told, and never more than the manager's."""
+    window, message = ContextWindow(max_characters=50_000), [text_block("x" * 1_000)]
+    assert window.remembered(None, message) == window
+    assert window.remembered(11_000, message).max_characters == 10_000
+    assert window.remembered(900, message).max_characters == 2_000
+    assert window.remembered(99_000, message) == window
+    assert ContextWindow(max_characters=0).remembered(11_000, message).max_characters == 0
 
 
 def test_a_call_that_the_new_message_answers_is_kept() -> None:
@@ -114,10 +220,12 @@ def test_what_is_rebuilt_is_plain_text_without_what_a_provider_kept() -> None:
     assert (kept.content, kept.provider_data) == ((text_block("a"),), None)
 
 
-@pytest.mark.parametrize("bad", [{"max_messages": -1}, {"max_characters": -1}, {"max_messages": 1.5}])
+@pytest.mark.parametrize(
+    "bad", [{"max_messages": -1}, {"max_characters": -1}, {"max_messages": 1.5}, {"max_messages": True}]
+)
 def test_a_window_of_no_size_is_refused(bad: dict[str, Any]) -> None:
     """Sizes are whole numbers from 0."""
-    with pytest.raises((TypeError, ValueError)):
+    with pytest.raises(InvalidInput, match=f"{next(iter(bad))} is .*; it must be a whole number from 0"):
         ContextWindow(**bad)
 
 

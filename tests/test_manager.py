@@ -702,7 +702,9 @@ def test_a_manager_that_could_not_work_is_refused(store: SQLStore, options: dict
         SessionManager(store, **{"provider": DemoProvider(), **options})
     with pytest.raises(InvalidInput, match=r"^on_busy is 'panic'; it must be one of raise, wait$"):
         manager(store, on_busy="panic")
-    with pytest.raises(InvalidInput, match="provider is of type object, which is not a provider with a method 'stream'"):
+    with pytest.raises(
+        InvalidInput, match="provider is of type object, which is not a provider with a method 'stream'"
+    ):
         SessionManager(store, object())  # type: ignore[arg-type]
 
 
