@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import psycopg
@@ -62,6 +63,7 @@ def connected(parameters: dict[str, Any]) -> psycopg.Connection[Any]:
         StoreError: the database can't hold every text.
     """
     connection = psycopg.connect(autocommit=True, **parameters)
+    _name_statements(connection)
     encoding = connection.info.parameter_status("server_encoding")
     if encoding not in {UTF8, None}:
         connection.close()
@@ -70,3 +72,16 @@ def connected(parameters: dict[str, Any]) -> psycopg.Connection[Any]:
             "CREATE DATABASE name ENCODING 'UTF8' TEMPLATE template0"
         )
     return connection
+
+
+def _name_statements(connection: psycopg.Connection[Any]) -> None:
+    """Give the statements that a connection prepares names that no other connection uses.
+
+    A pooler hands the server's connection on, with what others have prepared there. psycopg numbers statements from 0
+    on each connection, so a name might stand for another statement than the one that was prepared under it here.
+    """
+    prepared: Any = getattr(connection, "_prepared", None)
+    if hasattr(prepared, "_prepared_idx"):
+        prepared._prepared_idx = uuid.uuid4().int
+    else:  # another version of psycopg, which keeps its numbers elsewhere
+        connection.prepare_threshold = None
