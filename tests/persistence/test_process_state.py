@@ -167,7 +167,7 @@ def test_close_waits_for_the_calls_of_other_threads_and_a_later_call_opens_its_o
     errors: list[Exception] = []
 
     def work(worker: int) -> None:
-        number = worker * 10_000
+        number = worker * 10_000_000
         while not stop.is_set():
             number += 1
             try:
@@ -301,7 +301,7 @@ def test_forks_at_any_moment_lose_nothing_and_hang_nowhere(
     errors: list[object] = []
 
     def work(worker: int) -> None:
-        number = worker * 10_000
+        number = worker * 10_000_000
         while not stop.is_set():
             number += 1
             try:
