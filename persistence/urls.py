@@ -78,7 +78,9 @@ def file_url(path: str) -> str:
     >>> file_url("50% sure?.db")
     'sqlite:///50%25%20sure%3F.db'
     """
-    return f"sqlite:///{quote(os.fsencode(path), safe='/~') if path != MEMORY else path}"
+    if path == MEMORY:
+        return f"sqlite:///{path}"
+    return f"sqlite:///{'./' if path.startswith('~/') else ''}{quote(os.fsencode(path))}"
 
 
 def parse(url: object) -> FileURL | ServerURL:

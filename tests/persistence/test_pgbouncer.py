@@ -1,4 +1,4 @@
-"""PostgreSQL behind the real PgBouncer in transaction mode: a client gets another server connection each transaction."""
+"""PostgreSQL behind the real PgBouncer in transaction mode: each transaction has another connection to the server."""
 
 import os
 import shutil

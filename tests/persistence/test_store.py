@@ -845,7 +845,9 @@ def test_of_many_steps_each_stands_for_itself(url: str, options: dict[str, Any])
             StoreError,
             type(None),
         ]
-        assert str(outcomes[4]).startswith("conversation 'd': the database can't be used (KeyError); nothing of this step")
+        assert str(outcomes[4]).startswith(
+            "conversation 'd': the database can't be used (KeyError); nothing of this step"
+        )
         assert "conversation 'b': somebody else began it first" in str(outcomes[2])
         assert "conversation 'c': the database can't be used (IntegrityError: a row was refused)" in str(outcomes[3])
         assert "nothing of this step was stored" in str(outcomes[3])
