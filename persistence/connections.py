@@ -44,26 +44,29 @@ class Connections:
 
     Attributes:
         mine: what the calling thread has open.
-        all: the open connections of all threads.
+        all: the open connections of all threads, each with its cursor.
     """
 
     def __init__(self, *, shared: bool) -> None:
         self._shared = shared
-        self.forget()
+        self._start()
 
     def keep(self, connection: Any, file: tuple[int, int] | None) -> None:
         """Keep what the calling thread has opened."""
-        self.all.add(connection)
         self.mine.cursor = connection.cursor()
+        self.all[connection] = weakref.ref(self.mine.cursor)
         self.mine.file = file
         self.mine.synced = None
 
-    def forget(self) -> set[Any]:
-        """Return all connections, and keep none: each thread opens its next one when it needs it."""
-        found = set(getattr(self, "all", ()))
-        self.all: weakref.WeakSet[Any] = weakref.WeakSet()
-        self.mine = Opened() if self._shared else _OpenedByThread()
+    def forget(self) -> list[tuple[Any, Any]]:
+        """Return all connections, each with its cursor, and keep none: a thread opens its next one when it needs it."""
+        found = [(connection, cursor()) for connection, cursor in self.all.items()]
+        self._start()
         return found
+
+    def _start(self) -> None:
+        self.all: weakref.WeakKeyDictionary[Any, weakref.ref[Any]] = weakref.WeakKeyDictionary()
+        self.mine = Opened() if self._shared else _OpenedByThread()
 
 
 class _Connection(sqlite3.Connection):

@@ -171,13 +171,9 @@ class SQLite:
             if cursor is not None and cursor.connection.in_transaction:
                 self.database.rollback()
         except Exception:  # noqa: BLE001  # the error that led here is the one to be told
-            with suppress(Exception):
-                cursor.connection.close()
-            self._forget_mine()
-
-    def _forget_mine(self) -> None:
-        self.connections.mine.cursor = None
-        self.database._state.reset()  # type: ignore[attr-defined]  # missing in the stubs
+            _close_both(cursor.connection, cursor)
+            self.connections.mine.cursor = None
+            self.database._state.reset()  # type: ignore[attr-defined]  # missing in the stubs
 
     def exclusive(self) -> AbstractContextManager[object]:
         """One transaction around the whole migration."""
@@ -204,9 +200,8 @@ class SQLite:
 
     def close(self) -> None:
         """Close the connections of all threads; what is in memory is gone."""
-        for connection in self._forget():
-            with suppress(Exception):
-                connection.close()
+        for connection, cursor in self._forget():
+            _close_both(connection, cursor)
 
     def before_fork(self) -> None:
         """Let a child inherit no connection to the file, unless the fork is made inside a call of a store."""
@@ -218,12 +213,19 @@ class SQLite:
         self._lock = threading.RLock()
         self.database._lock = threading.Lock()  # type: ignore[attr-defined]  # missing in the stubs
         if not self._in_memory:
-            INHERITED.keep(self._forget(), file_at(self.path))
+            INHERITED.keep([connection for connection, _ in self._forget()], file_at(self.path))
 
-    def _forget(self) -> set[Any]:
+    def _forget(self) -> list[tuple[Any, Any]]:
         found = self.connections.forget()
         self.database._state = type(self.database._state)()  # type: ignore[attr-defined]  # missing in the stubs
         return found
+
+
+def _close_both(connection: Any, cursor: Any) -> None:
+    """Close a connection; as long as a cursor has a statement, SQLite would keep the file open."""
+    for thing in (cursor, connection):
+        with suppress(Exception):
+            thing.close()
 
 
 def _as_peewee(error: Exception) -> PeeweeException:

@@ -251,6 +251,27 @@ def test_a_child_and_its_parent_write_while_an_outside_process_opens_and_closes_
     store.close()
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux shows what a process has open")
+def test_a_child_inherits_no_descriptor_of_a_file(sqlite_url: str) -> None:
+    """Of no thread of the parent, whatever an error still holds on to."""
+    with SQLStore(sqlite_url) as store:
+        store.commit(one(1))
+        try:
+            store.commit(begin(Conversation("k", 2**70, NOW, NOW)))
+        except StoreError as error:
+            kept = error  # with the frames in which it came up
+        workers = Workers(store)
+        workers.start(workers.write, 1, 2)
+
+        def look() -> None:
+            found = {os.readlink(entry) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()}
+            assert not [name for name in found if sqlite_url.removeprefix("sqlite:///") in name]
+
+        assert in_child(look) == 0
+        assert kept
+        workers.stop()
+
+
 def test_closing_an_inherited_store_in_a_child_leaves_the_parent_as_it_was(url: str) -> None:
     with SQLStore(url) as store:
         store.commit(one(1))
