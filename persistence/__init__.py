@@ -5,6 +5,7 @@
 >>> store.close()
 """
 
-from persistence.store import Durability, SQLStore
+from persistence.arguments import Durability
+from persistence.store import SQLStore
 
 __all__ = ["Durability", "SQLStore"]

@@ -6,10 +6,9 @@ Everything else, models, statements and the store, is one text for all of them. 
 
 from __future__ import annotations
 
-import os
-import weakref
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from importlib.util import find_spec
 from typing import Protocol, TypeVar, TypeVarTuple
 
 from attrs import frozen
@@ -17,8 +16,9 @@ from peewee import Database, PeeweeException
 
 from fsm.errors import StoreError
 from persistence.statements import Statement, Write
+from persistence.urls import FileURL, parse
 
-__all__ = ["Dialect", "Refusal", "cause_of", "connect"]
+__all__ = ["CommitCutOff", "Dialect", "Pooling", "Refusal", "cause_of", "connect"]
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
@@ -37,8 +37,34 @@ class Refusal:
     error: PeeweeException | None = None
 
 
+@frozen
+class Pooling:
+    """How connections to a server are kept.
+
+    Attributes:
+        size: how many are open at most.
+        idle: the seconds after which one that nobody uses is closed.
+        prepare: whether statements that come often are prepared.
+    """
+
+    size: int = 32
+    idle: float = 300.0
+    prepare: bool = True
+
+
+DEFAULT_POOLING = Pooling()
+
+
+class CommitCutOff(Exception):
+    """Something that is not the database's answer, a signal's handler say, has ended the wait for a commit."""
+
+
 class Dialect(Protocol):
-    """One kind of database."""
+    """One kind of database.
+
+    Its calls are made inside :data:`fsm.fork.GATE`. ``close``, ``before_fork`` and ``renew`` are called while no other
+    thread is inside a call of the store.
+    """
 
     @property
     def database(self) -> Database:
@@ -86,8 +112,34 @@ class Dialect(Protocol):
         """Whether the connection is gone, so that nobody knows what became of a commit that was under way."""
         ...
 
+    @property
+    def shown(self) -> str:
+        """The database, as it may be shown: without a password."""
+        ...
+
+    @property
+    def epoch(self) -> int:
+        """See :attr:`persistence.SQLStore.epoch`."""
+        ...
+
+    def learn(self, error: PeeweeException) -> None:
+        """Give up what an error shows to be of no use: connections, prepared statements."""
+        ...
+
+    def has_secret(self, text: str) -> bool:
+        """Whether a text contains a part of the password of the database."""
+        ...
+
     def close(self) -> None:
-        """Close all connections, of all threads."""
+        """Close all connections, of all threads; whoever needs one opens it again."""
+        ...
+
+    def before_fork(self) -> None:
+        """Close what a child must not inherit."""
+        ...
+
+    def renew(self) -> None:
+        """In a child: forget what is the parent's, without closing it."""
         ...
 
 
@@ -103,51 +155,25 @@ def cause_of(error: BaseException | None) -> BaseException | None:
     return error
 
 
-def connect(url: str, *, timeout: float) -> Dialect:
-    """The dialect for a URL, not yet connected.
+def connect(url: str, *, timeout: float, pool: Pooling = DEFAULT_POOLING) -> Dialect:
+    """Return the dialect for a URL, not yet connected.
 
     Args:
-        url: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, ``sqlite:///:memory:``, or
-            ``postgresql://user:password@host/name``.
-        timeout: how long to wait for another writer, in seconds.
+        url: the database; see :func:`persistence.urls.parse`.
+        timeout: seconds to wait for another writer; what the URL says goes before it.
+        pool: how connections to a server are kept.
 
     Raises:
-        StoreError: the URL names no database that is known here.
+        InvalidInput: the URL is not text.
+        StoreError: the URL names no database that is known here, or its driver is missing.
     """
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        raise StoreError(f"{_short(url)} is no database URL; write sqlite:///chat.db or postgresql://host/name")
-    if scheme == "sqlite":
+    place = parse(url)
+    if isinstance(place, FileURL):
         from persistence.sqlite import SQLite
 
-        path = rest.removeprefix("/")
-        if not rest.startswith("/") and rest not in {"", ":memory:"}:
-            raise StoreError(f"{_short(url)} has two slashes; a file takes three: sqlite:///{rest}")
-        return _forgotten_by_children(SQLite(path or ":memory:", timeout=timeout))
-    if scheme in {"postgresql", "postgres"}:
-        try:
-            from persistence.postgresql import PostgreSQL
-        except ImportError as error:
-            raise StoreError(
-                'PostgreSQL needs psycopg 3; install it with: pip install "conversation-fsm[postgres]"'
-            ) from error
-        return _forgotten_by_children(PostgreSQL(f"postgresql://{rest}", timeout=timeout))
-    raise StoreError(f"unknown database scheme {scheme!r}; write sqlite:///chat.db or postgresql://host/name")
+        return SQLite(place.path, timeout=timeout if place.timeout is None else place.timeout)
+    if find_spec("psycopg") is None:
+        raise StoreError('PostgreSQL needs psycopg 3; install it with: pip install "conversation-fsm[postgres]"')
+    from persistence.postgresql import PostgreSQL
 
-
-def _short(url: str) -> str:
-    """The beginning of what was given as a URL: enough to recognise it, too short for a password."""
-    return repr(url if len(url) <= 12 else url[:12] + "…")
-
-
-def _forgotten_by_children(dialect: Dialect) -> Dialect:
-    """A connection must not be used on both sides of a fork; the child forgets it and opens its own."""
-    reference = weakref.ref(dialect)
-
-    def forget() -> None:
-        if (mine := reference()) is not None:
-            mine.database.dispose()
-
-    if dialect.database.database != ":memory:":
-        os.register_at_fork(after_in_child=forget)
-    return dialect
+    return PostgreSQL(place, timeout=timeout, pool=pool)

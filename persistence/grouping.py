@@ -8,10 +8,10 @@ transaction that fails, costs no neighbour its own.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from attrs import define
 
@@ -22,6 +22,12 @@ __all__ = ["Group"]
 
 MOST = 64
 """How many steps share a transaction at most."""
+
+
+class Alone(Protocol):
+    """Commits one step."""
+
+    def __call__(self, step: Step, *, lost: bool = False) -> None: ...
 
 
 @define(eq=False)
@@ -44,23 +50,26 @@ class _Entry:
 class Group:
     """Commits the steps of many threads.
 
+    Threads append to ``_waiting`` without a lock; only the one that holds ``_leading`` takes from it.
+
     Args:
-        alone: commits one step, in a transaction of its own.
-        together: commits steps in one transaction, and returns for each why it was refused, or None; if it raises,
-            nothing was stored.
+        alone: commits one step, in a transaction of its own; told whether a transaction that it shared was cut off, so
+            that the step may be stored already.
+        together: commits steps in one transaction, and returns for each why it was refused, or None.
     """
 
-    def __init__(
-        self, alone: Callable[[Step], None], together: Callable[[Sequence[Step]], Sequence[Exception | None]]
-    ) -> None:
+    def __init__(self, alone: Alone, together: Callable[[Sequence[Step]], Sequence[Exception | None]]) -> None:
         self._alone = alone
         self._together = together
-        self._start()
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin with nobody waiting and nobody leading, as in a child: those who did are threads of the parent."""
+        self._leading = threading.Lock()
+        self._waiting: deque[_Entry] = deque()
 
     def commit(self, step: Step) -> None:
         """Commit a step; raises what ``alone`` raises, or the reason for which it was refused."""
-        if self._pid != os.getpid():
-            self._start()  # whoever held the lock before a fork is not in the child
         if not self._waiting and not self._leading.locked():
             with self._leading:
                 self._alone(step)
@@ -71,8 +80,6 @@ class Group:
 
     def commit_many(self, steps: Sequence[Step]) -> list[Exception | None]:
         """Commit steps; for each, what :meth:`commit` would have raised."""
-        if self._pid != os.getpid():
-            self._start()
         entries = [_Entry(step) for step in steps]
         self._waiting.extend(entries)
         with self._leading:
@@ -80,13 +87,8 @@ class Group:
                 self._lead()
         for entry in entries:
             if entry.error is None and not entry.is_stored:
-                self._lead_one(entry)
+                self._lead_one(entry, lost=True)
         return [entry.error for entry in entries]
-
-    def _start(self) -> None:
-        self._pid = os.getpid()
-        self._leading = threading.Lock()
-        self._waiting: deque[_Entry] = deque()
 
     def _lead(self) -> None:
         """Commit those who wait."""
@@ -97,15 +99,15 @@ class Group:
                 return
             for entry, error in zip(batch, self._together([entry.step for entry in batch]), strict=True):
                 entry.error, entry.is_stored = error, error is None
-        except Exception as error:  # noqa: BLE001  # nothing was stored: each caller tries alone, and gets its own
+        except Exception as error:  # noqa: BLE001  # each caller tries alone, and gets its own
             LOGGER.warning("store.group_failed", extra={"steps": len(batch), "error": type(error).__name__})
         finally:
             for entry in batch:
                 entry.is_settled = True
 
-    def _lead_one(self, entry: _Entry) -> None:
+    def _lead_one(self, entry: _Entry, *, lost: bool = False) -> None:
         try:
-            self._alone(entry.step)
+            self._alone(entry.step, lost=lost)
         except Exception as error:  # noqa: BLE001  # for its own caller, who is waiting for it
             entry.error = error
         else:

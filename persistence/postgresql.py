@@ -6,6 +6,7 @@ statements compile for it unchanged (a test sees to that), but they were never r
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -13,11 +14,13 @@ from typing import Any, TypeVar, TypeVarTuple
 
 import psycopg
 from peewee import PeeweeException, __exception_wrapper__  # type: ignore[attr-defined]  # missing in the stubs
-from playhouse.postgres_ext import PooledPsycopg3Database
 from psycopg.pq import ExecStatus, TransactionStatus
 
-from persistence.dialects import Refusal, cause_of
+from persistence.dialects import CommitCutOff, Pooling, Refusal, cause_of
+from persistence.pool import Pool, is_broken
+from persistence.server import connected, parameters_of
 from persistence.statements import Statement, Write
+from persistence.urls import ServerURL
 
 __all__ = ["PostgreSQL"]
 
@@ -27,12 +30,18 @@ Ts = TypeVarTuple("Ts")
 MIGRATION_LOCK = 0x66736D
 """Names the advisory lock under which the schema is migrated."""
 
-CONNECTIONS = 32
-"""How many connections a store opens at most; whoever comes after that waits for one."""
+RETRIED = frozenset({"40001", "40P01", "55P03", "25P03", "25P04", "53300"})
+"""The transaction is rolled back, or no connection is to be had just now: serialization failure, deadlock, lock not
+available, the server's timeouts of a transaction, too many connections."""
 
-RETRIED = frozenset({"40001", "40P01", "55P03"})
-"""Serialization failure, deadlock, lock not available: PostgreSQL has rolled back and says to try again."""
+UNPREPARED = frozenset({"26000", "42P05"})
+"""A prepared statement is missing, or is there already: a pooler has put another connection behind this one."""
 
+READ_ONLY = frozenset({"25006"})
+"""The server can only read: what was the primary is a standby now."""
+
+UNKNOWN = frozenset({"40003"})
+"""The server itself does not know what became of the commit."""
 
 DONE = frozenset({ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK})
 """How a statement that was not refused ends."""
@@ -46,15 +55,19 @@ class PostgreSQL:
     """A PostgreSQL database.
 
     Args:
-        url: ``postgresql://user:password@host:port/name?option=value``, as libpq reads it.
+        url: the server and the database, with options as libpq and psycopg read them.
         timeout: how long to wait for a connection, in seconds.
+        pool: how connections are kept.
+
+    Raises:
+        StoreError: the URL has an option that is not known, or one that can't work.
     """
 
-    def __init__(self, url: str, *, timeout: float) -> None:
+    def __init__(self, url: ServerURL, *, timeout: float, pool: Pooling) -> None:
         self._rollbacks = itertools.count(1)
-        self.database: Any = _Pool(  # type: ignore[no-untyped-call]  # playhouse has no types
-            url, max_connections=CONNECTIONS, timeout=timeout, connect_timeout=max(2, int(timeout))
-        )
+        self._url = url
+        self.parameters = {"connect_timeout": max(2, int(timeout)), **parameters_of(url)}
+        self.database: Any = Pool(functools.partial(connected, self.parameters), pool, timeout=timeout)
 
     def within(self, operation: Callable[[*Ts], R], *values: *Ts) -> R:
         """On a connection of the pool."""
@@ -101,19 +114,30 @@ class PostgreSQL:
 
     def commit(self) -> None:
         """The second round trip."""
-        self.database.execute_sql("COMMIT")
+        try:
+            self.database.execute_sql("COMMIT")
+        except PeeweeException:
+            raise
+        except Exception as foreign:
+            self.database.connection().close()
+            raise CommitCutOff from foreign
 
     def roll_back(self) -> None:
-        """``ROLLBACK``; a connection that can't even do that is not put back into the pool."""
-        connection = self.database.connection()
-        if _is_broken(connection):
+        """``ROLLBACK``; a connection that can't even do that is closed, and not put back into the pool."""
+        if self.database.is_closed():
             return
-        if connection.info.transaction_status is TransactionStatus.INERROR:
-            # The server has skipped what was to be prepared after the error. psycopg forgets what it has prepared when
-            # it sees a ROLLBACK, but looks only at a text that it has not seen before.
-            self.database.execute_sql(f"ROLLBACK -- {next(self._rollbacks)}")
-        else:
-            self.database.rollback()
+        connection = self.database.connection()
+        if is_broken(connection):
+            return
+        try:
+            if connection.info.transaction_status is TransactionStatus.INERROR:
+                # The server has skipped what was to be prepared after the error. psycopg forgets what it has prepared
+                # when it sees a ROLLBACK, but looks only at a text that it has not seen before.
+                self.database.execute_sql(f"ROLLBACK -- {next(self._rollbacks)}")
+            else:
+                self.database.rollback()
+        except Exception:  # noqa: BLE001  # the error that led here is the one to be told
+            connection.close()
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -123,19 +147,52 @@ class PostgreSQL:
             yield
 
     def may_retry(self, error: PeeweeException) -> bool:
-        """PostgreSQL has rolled the transaction back and says to try again."""
-        return getattr(cause_of(error), "sqlstate", None) in RETRIED
+        """The server has rolled the transaction back, or never begun it, and another one may go through."""
+        return _sqlstate(error) in RETRIED | UNPREPARED | READ_ONLY
 
     def is_lost(self, error: PeeweeException) -> bool:
         """The server went away, or the way to it."""
         cause = cause_of(error)
         if not isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError):
             return False
-        return cause.sqlstate is None or cause.sqlstate[:3] in {"57P", "080"}
+        return cause.sqlstate is None or cause.sqlstate[:3] in {"57P", "080"} or cause.sqlstate in UNKNOWN
+
+    def learn(self, error: PeeweeException) -> None:
+        """After one connection is lost, or can only read, the others are of no use either."""
+        if _sqlstate(error) in UNPREPARED:
+            self.database.prepares = False
+        elif _sqlstate(error) in READ_ONLY or self.is_lost(error):
+            self.database.lose()
+
+    @property
+    def shown(self) -> str:
+        """Its URL, without the password and the options."""
+        return self._url.shown
+
+    @property
+    def epoch(self) -> int:
+        """How many times a connection was found lost."""
+        found: int = self.database.epoch
+        return found
+
+    def has_secret(self, text: str) -> bool:
+        """Whether a text contains a part of the password."""
+        return self._url.has_secret(text)
 
     def close(self) -> None:
         """Close all connections."""
         self.database.close_all()
+
+    def before_fork(self) -> None:
+        """Connections stay open; a child forgets them."""
+
+    def renew(self) -> None:
+        """In a child: forget the connections of the parent."""
+        self.database.renew()
+
+
+def _sqlstate(error: PeeweeException) -> str | None:
+    return getattr(cause_of(error), "sqlstate", None)
 
 
 @contextmanager
@@ -148,14 +205,3 @@ def _told_once(pipeline: psycopg.Pipeline) -> Iterator[None]:
         with suppress(psycopg.Error):
             pipeline.sync()
         raise
-
-
-class _Pool(PooledPsycopg3Database):
-    """peewee's pool, without its round trip to the server before each use: a lost connection is noticed when used."""
-
-    def _is_closed(self, conn: Any) -> bool:
-        return _is_broken(conn)
-
-
-def _is_broken(connection: Any) -> bool:
-    return bool(connection.closed or connection.broken)

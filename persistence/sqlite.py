@@ -8,22 +8,25 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from pathlib import Path
+from contextlib import AbstractContextManager, suppress
 from typing import Any, NoReturn, TypeVar, TypeVarTuple
 
 from peewee import (  # type: ignore[attr-defined]  # __exception_wrapper__ is missing in the stubs
     Database,
     PeeweeException,
-    SqliteDatabase,
     __exception_wrapper__,
 )
 
 from fsm.errors import StoreError
-from persistence.dialects import Refusal, cause_of
+from fsm.fork import GATE
+from persistence.connections import Connections, FileDatabase
+from persistence.dialects import CommitCutOff, Refusal, cause_of
+from persistence.files import create_private, file_at
+from persistence.inherited import INHERITED
 from persistence.statements import Write
+from persistence.urls import MEMORY
 
-__all__ = ["Opened", "SQLite"]
+__all__ = ["SQLite"]
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
@@ -31,38 +34,9 @@ Ts = TypeVarTuple("Ts")
 SYNCED = "PRAGMA synchronous = FULL"
 UNSYNCED = "PRAGMA synchronous = NORMAL"
 
-
-class _Connection(sqlite3.Connection):
-    """A connection that can be weakly referenced."""
-
-
-class Opened:
-    """What is open.
-
-    Attributes:
-        cursor: what runs all that is written; making one costs as much as a statement. None: nothing is open. The
-            connection does not keep it: the two would keep each other, and be closed late.
-        file: what names the file, wherever that is moved; None for ``:memory:``.
-        synced: what the connection was last told about syncing.
-    """
-
-    cursor: Any = None
-    file: tuple[int, int] | None = None
-    synced: bool | None = None
-
-    def keep(self, connection: Any, file: tuple[int, int] | None) -> None:
-        """Keep what was opened."""
-        self.cursor = connection.cursor()
-        self.file = file
-        self.synced = None
-
-    def forget(self) -> None:
-        """Forget it, since it is closed or somebody else's."""
-        self.cursor = None
-
-
-class _OpenedByThread(threading.local, Opened):
-    """What each thread has open."""
+_OPEN: weakref.WeakValueDictionary[tuple[int, int], SQLite] = weakref.WeakValueDictionary()
+"""The store that was the first to open a file, by what names the file. SQLite names the companions of a file after the
+path by which it was opened, so all stores of a process must open it by the same."""
 
 
 class SQLite:
@@ -71,23 +45,35 @@ class SQLite:
     A file runs in WAL mode and is created with mode 0600; each thread has its own connection. ``:memory:`` has one
     connection for all threads, which take turns.
 
+    Before a fork the connections to a file are closed, and each thread opens its next one. SQLite keeps a table of the
+    locks of a process, and a child that inherits it believes that it holds the locks of its parent. A child has a copy
+    of what is in memory.
+
     Args:
         path: the file, or ``:memory:``.
         timeout: how long to wait for another writer, in seconds.
     """
 
     def __init__(self, path: str, *, timeout: float) -> None:
-        self.path = path if path == ":memory:" else os.path.abspath(path)  # the folder may change, the file must not
-        self._in_memory = path == ":memory:"
+        self.path = path if path == MEMORY else os.path.abspath(path)  # the folder may change, the file must not
+        self._in_memory = path == MEMORY
         self._timeout = timeout
-        self._connections: weakref.WeakSet[_Connection] = weakref.WeakSet()
+        self.connections = Connections(shared=self._in_memory)
         self._lock = threading.RLock()
         if not self._in_memory:
-            _create_private(Path(path))
-        self._opened = Opened() if self._in_memory else _OpenedByThread()
-        self.database: Database = _Database(
-            self.path, timeout, opened=self._opened, connections=self._connections, in_memory=self._in_memory
-        )
+            create_private(self.path)
+            self.path = self._path_in_use()
+        self.database: Database = FileDatabase(self.path, timeout, connections=self.connections)
+
+    def _path_in_use(self) -> str:
+        """The path by which this process has opened the file already, if it has."""
+        file = file_at(self.path)
+        if file is None:
+            return self.path
+        first = _OPEN.setdefault(file, self)
+        if first is not self and file_at(first.path) != file:  # it was moved
+            first = _OPEN[file] = self
+        return first.path
 
     def within(self, operation: Callable[[*Ts], R], *values: *Ts) -> R:
         """On the thread's own connection; those who share the one of ``:memory:`` take turns."""
@@ -101,6 +87,16 @@ class SQLite:
         """A file has one; ``:memory:`` has one connection, and nothing to sync."""
         return not self._in_memory
 
+    @property
+    def shown(self) -> str:
+        """Its path."""
+        return self.path
+
+    @property
+    def epoch(self) -> int:
+        """0: SQLite forgets no commit while this process lives."""
+        return 0
+
     def transact(self, writes: Sequence[Write], *, synced: bool) -> Refusal | None:
         """Begin, run, commit; there are no round trips to be saved."""
         self.begin(synced=synced)
@@ -111,7 +107,7 @@ class SQLite:
 
     def run(self, writes: Sequence[Write]) -> Refusal | None:
         """Run statements in their order, up to the first that is refused."""
-        cursor = self._opened.cursor
+        cursor = self.connections.mine.cursor
         for statement, values in writes:
             try:
                 cursor.execute(statement.sql, values)
@@ -126,7 +122,7 @@ class SQLite:
 
         SQLite's own busy handler is not asked where waiting could deadlock, so ask again until the timeout.
         """
-        opened = self._opened
+        opened = self.connections.mine
         if opened.cursor is None:
             self.database.connect()
         if not self._in_memory and file_at(self.path) != opened.file:
@@ -157,15 +153,27 @@ class SQLite:
     def commit(self) -> None:
         """``COMMIT``."""
         try:
-            self._opened.cursor.execute("COMMIT")
-        except Exception as error:
-            raise _as_peewee(error) from error
+            self.connections.mine.cursor.execute("COMMIT")
+        except Exception as raised:
+            try:
+                error = _as_peewee(raised)
+            except Exception as foreign:
+                raise CommitCutOff from foreign
+            raise error from raised
 
     def roll_back(self) -> None:
-        """``ROLLBACK``, unless SQLite has done so by itself: disk full, I/O error, out of memory."""
-        cursor = self._opened.cursor
-        if cursor is not None and cursor.connection.in_transaction:
-            self.database.rollback()
+        """``ROLLBACK``, unless SQLite has done so by itself: disk full, I/O error, out of memory.
+
+        A connection that can't even do that is closed.
+        """
+        cursor = self.connections.mine.cursor
+        try:
+            if cursor is not None and cursor.connection.in_transaction:
+                self.database.rollback()
+        except Exception:  # noqa: BLE001  # the error that led here is the one to be told
+            _close_both(cursor.connection, cursor)
+            self.connections.mine.cursor = None
+            self.database._state.reset()  # type: ignore[attr-defined]  # missing in the stubs
 
     def exclusive(self) -> AbstractContextManager[object]:
         """One transaction around the whole migration."""
@@ -183,11 +191,41 @@ class SQLite:
         """Never: SQLite is in this process, and a commit that fails is rolled back."""
         return False
 
+    def learn(self, _: PeeweeException) -> None:
+        """An error of SQLite says nothing about other connections."""
+
+    def has_secret(self, _: str) -> bool:
+        """A file has no password."""
+        return False
+
     def close(self) -> None:
-        """Close the connections of all threads."""
-        self.database.close()
-        for connection in list(self._connections):
-            connection.close()
+        """Close the connections of all threads; what is in memory is gone."""
+        for connection, cursor in self._forget():
+            _close_both(connection, cursor)
+
+    def before_fork(self) -> None:
+        """Let a child inherit no connection to the file, unless the fork is made inside a call of a store."""
+        if not self._in_memory and not GATE.is_inside:
+            self.close()
+
+    def renew(self) -> None:
+        """In a child: what is open is the parent's. What is in memory was copied, and is the child's own."""
+        self._lock = threading.RLock()
+        self.database._lock = threading.Lock()  # type: ignore[attr-defined]  # missing in the stubs
+        if not self._in_memory:
+            INHERITED.keep([connection for connection, _ in self._forget()], file_at(self.path))
+
+    def _forget(self) -> list[tuple[Any, Any]]:
+        found = self.connections.forget()
+        self.database._state = type(self.database._state)()  # type: ignore[attr-defined]  # missing in the stubs
+        return found
+
+
+def _close_both(connection: Any, cursor: Any) -> None:
+    """Close a connection; as long as a cursor has a statement, SQLite would keep the file open."""
+    for thing in (cursor, connection):
+        with suppress(Exception):
+            thing.close()
 
 
 def _as_peewee(error: Exception) -> PeeweeException:
@@ -197,60 +235,3 @@ def _as_peewee(error: Exception) -> PeeweeException:
             raise error
     except PeeweeException as known:
         return known
-
-
-class _Database(SqliteDatabase):
-    """peewee's database, with the settings that the store relies on, keeping track of its connections."""
-
-    def __init__(
-        self, path: str, timeout: float, *, opened: Opened, connections: weakref.WeakSet[_Connection], in_memory: bool
-    ) -> None:
-        self._opened = opened
-        self._connections = connections
-        super().__init__(
-            path,
-            pragmas={"journal_mode": "wal", "foreign_keys": 1},
-            timeout=timeout,
-            thread_safe=not in_memory,
-            factory=_Connection,
-            check_same_thread=False,
-        )
-
-    def _connect(self) -> Any:
-        file = file_at(self.database)
-        if file is None and self.database != ":memory:":
-            raise StoreError(f"the database file {self.database!r} is gone; put it back")  # and don't start another
-        connection: _Connection = super()._connect()  # type: ignore[misc]  # missing in the stubs
-        self._connections.add(connection)
-        self._opened.keep(connection, file)
-        return connection
-
-    def _close(self, conn: Any) -> None:
-        self._opened.forget()
-        super()._close(conn)  # type: ignore[misc]  # missing in the stubs
-
-    def dispose(self) -> None:
-        """After a fork: what is open is the parent's, and the child opens its own."""
-        self._opened.forget()
-        super().dispose()
-
-
-def file_at(path: str) -> tuple[int, int] | None:
-    """What names the file at a path, wherever that is moved; None if there is none."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _create_private(path: Path) -> None:
-    """Create the file readable by its owner only; SQLite gives its companions the same mode."""
-    try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        raise StoreError(
-            f"the database file {str(path)!r} can't be opened for writing: {why}; "
-            "check the path and who may write there"
-        ) from error

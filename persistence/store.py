@@ -12,15 +12,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from itertools import zip_longest
-from operator import attrgetter
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Self, TypeVar, get_args
 
 from fsm.effects import Step
 from fsm.errors import InvalidInput
+from fsm.fork import GATE
 from fsm.key import check_key
 from fsm.records import Conversation, Message, Session, Transition, Turn
 from persistence import reading
+from persistence.arguments import EVERYTHING, IS_SYNCED, Durability, bound, check_seconds, check_size, lease_of
 from persistence.rows import micros
 
 if TYPE_CHECKING:
@@ -29,20 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Durability", "SQLStore"]
 
-Durability: TypeAlias = Literal["acknowledged", "strict", "relaxed"]
-"""What survives: see :class:`SQLStore`."""
-
-IS_SYNCED: Mapping[Durability, Callable[[Step], bool]] = {
-    "acknowledged": attrgetter("acknowledged"),
-    "strict": lambda _: True,
-    "relaxed": lambda _: False,
-}
-"""For each durability, whether the commit of a step must survive loss of power."""
-
 R = TypeVar("R")
-
-EVERYTHING = 2**62
-"""A limit, or a number, that no table reaches."""
 
 
 class SQLStore:
@@ -70,18 +58,27 @@ class SQLStore:
     """
 
     def __init__(
-        self, url: str, *, durability: Durability = "acknowledged", timeout: float = 10.0, group_commit: bool = True
+        self,
+        url: str,
+        *,
+        durability: Durability = "acknowledged",
+        timeout: float = 10.0,
+        group_commit: bool = True,
+        prepare: bool = True,
+        pool_size: int = 32,
+        pool_idle: float = 300.0,
     ) -> None:
         if durability not in get_args(Durability):
             raise InvalidInput(f"durability {durability!r} is none of {', '.join(get_args(Durability))}")
+        check_seconds("timeout", timeout)
+        check_seconds("pool_idle", pool_idle)
+        check_size("pool_size", pool_size)
         self.durability: Durability = durability
         self._timeout = timeout
-        self._dialect = self._connect(url)
-        try:
+        self._pool = (pool_size, pool_idle, prepare)
+        with GATE:
+            self._dialect = self._connect(url)
             self._open(group_commit=group_commit)
-        except BaseException:
-            self.close()
-            raise
 
     def _open(self, *, group_commit: bool) -> None:
         from persistence.transactions import Transactions
@@ -90,17 +87,36 @@ class SQLStore:
             self._dialect, IS_SYNCED[self.durability], timeout=self._timeout, group_commit=group_commit
         )
         self._sql = self._transactions.sql
-        self._transactions.migrate()
+        try:
+            self._transactions.migrate()
+        except BaseException:
+            self.close()
+            raise
 
     def _connect(self, url: str) -> Dialect:
         """The dialect for a URL. Crash tests put one in its place whose disk fails when they say so."""
-        from persistence.dialects import connect
+        from persistence.dialects import Pooling, connect
 
-        return connect(url, timeout=self._timeout)
+        return connect(url, timeout=self._timeout, pool=Pooling(*self._pool))
 
     def close(self) -> None:
-        """Close all connections."""
-        self._dialect.close()
+        """Close all connections, when the calls that other threads are making are done.
+
+        A call that is made afterwards opens its own.
+        """
+        self._transactions.close()
+
+    @property
+    def epoch(self) -> int:
+        """A number that changes whenever the database may have forgotten commits that it was not told to sync.
+
+        A server that crashes forgets them, and its connections are lost then. So this counts the connections to a
+        server that were found lost; behind a pooler, which keeps its own, not all are. SQLite: always 0.
+        """
+        return self._dialect.epoch
+
+    def __repr__(self) -> str:
+        return f"<SQLStore {self._dialect.shown}>"
 
     def __enter__(self) -> Self:
         return self
@@ -166,7 +182,7 @@ class SQLStore:
             "conversation": conversation.id,
             "first_session": first_session,
             "last_session": last_session,
-            "limit": _bound("limit", limit),
+            "limit": bound("limit", limit),
         }
         return self._read("message", self._sql.context, values, reading.read_message, conversation.key)[::-1]
 
@@ -178,7 +194,7 @@ class SQLStore:
             "conversation": conversation.id,
             "first_session": first_session,
             "last_session": last_session,
-            "limit": _bound("limit", limit),
+            "limit": bound("limit", limit),
         }
         return self._read("message", self._sql.unheard, values, reading.read_message, conversation.key)[::-1]
 
@@ -225,7 +241,7 @@ class SQLStore:
     def conversations(self, *, limit: int | None = None, after: str | None = None) -> list[Conversation]:
         """The first ``limit`` conversations in the order of their keys, from the one after key ``after`` on."""
         after = "" if after is None else check_key(after)
-        values = {"after": after, "limit": _bound("limit", limit)}
+        values = {"after": after, "limit": bound("limit", limit)}
         return self._read("conversation", self._sql.conversations, values, reading.read_conversation)
 
     def running(
@@ -238,12 +254,12 @@ class SQLStore:
         Raises:
             InvalidInput: no turn runs in the snapshot ``after``.
         """
-        after_until, after_id = (-EVERYTHING, -EVERYTHING) if after is None else _lease_of(after)
+        after_until, after_id = (-EVERYTHING, -EVERYTHING) if after is None else lease_of(after)
         values = {
             "until": EVERYTHING if until is None else micros(until),
             "after_until": after_until,
             "after_id": after_id,
-            "limit": _bound("limit", limit),
+            "limit": bound("limit", limit),
         }
         return self._read("conversation", self._sql.running, values, reading.read_conversation)
 
@@ -258,8 +274,8 @@ class SQLStore:
     ) -> list[R]:
         values = {
             "conversation": conversation.id,
-            "limit": _bound("limit", limit),
-            "before": _bound("before", before),
+            "limit": bound("limit", limit),
+            "before": bound("before", before),
         }
         return self._read(table, self._sql.page[page], values, reader, conversation.key)[::-1]
 
@@ -272,17 +288,3 @@ class SQLStore:
         key: str | None = None,
     ) -> list[R]:
         return reading.read(table, self._transactions.select(statement, values, key), reader, key)
-
-
-def _lease_of(conversation: Conversation) -> tuple[int, int]:
-    """Where a running conversation stands among all that run."""
-    if conversation.running is None:
-        raise InvalidInput("no turn runs in the conversation to go on after", conversation.key)
-    return micros(conversation.running.until), conversation.id
-
-
-def _bound(name: str, bound: int | None) -> int:
-    """A limit, or a number to stop before; everything for None."""
-    if bound is not None and not 0 <= bound <= EVERYTHING:
-        raise InvalidInput(f"{name} is {bound}; it must not be negative")
-    return EVERYTHING if bound is None else bound

@@ -17,12 +17,14 @@ from peewee import IntegrityError, PeeweeException
 from fsm import effects as fx
 from fsm.effects import Step
 from fsm.errors import Conflict, FSMError, StoreError
+from fsm.fork import GATE, Gate, call_before_fork, renew_in_child
 from fsm.records import Conversation
 from persistence import reading
 from persistence.dialects import Dialect, Refusal
 from persistence.grouping import Group
 from persistence.schema import migrate
 from persistence.statements import Statement, Statements, Write
+from persistence.telling import told
 from persistence.writes import Writes
 
 __all__ = ["Transactions"]
@@ -33,8 +35,8 @@ Ts = TypeVarTuple("Ts")
 SAVEPOINT: Write = (Statement("SAVEPOINT step", ()), ())
 RELEASE: Write = (Statement("RELEASE step", ()), ())
 
-ERRORS = (FSMError, MemoryError, PeeweeException)
-"""What a database, or what is done with it, may raise; anything else is a bug."""
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.03, 0.5
+"""How long to wait before something is tried again, in seconds; each pause is twice as long as the one before."""
 
 
 class Transactions:
@@ -60,61 +62,71 @@ class Transactions:
         self._is_synced = is_synced
         self._timeout = timeout
         self._writes = Writes(self.sql)
+        self._calls = Gate()
+        renew_in_child(self)
+        call_before_fork(self)
+
+    def before_fork(self) -> None:
+        """Close what a child must not inherit."""
+        self._dialect.before_fork()
+
+    def renew(self) -> None:
+        """In a child: nobody is inside, nobody waits, and no connection is open."""
+        self._calls.renew()
+        if self.group is not None:
+            self.group.renew()
+        self._dialect.renew()
+
+    def close(self) -> None:
+        """Close all connections, after every other thread has left the store; a later call opens its own."""
+        with GATE:
+            self._calls.close()
+            try:
+                self._dialect.close()
+            finally:
+                self._calls.open()
 
     def migrate(self) -> None:
         """Create the tables, or bring them up to date."""
-        try:
-            self._persistently(lambda _: migrate(self._dialect))
-        except ERRORS as error:
-            self._tell(error, None)
+        self._called(None, self._persistently, lambda _: migrate(self._dialect))
 
     def select(self, statement: Statement, values: Mapping[str, Any], key: str | None = None) -> list[Any]:
         """The rows that a statement finds; ``key`` names the conversation in an error."""
-        try:
-            return self._persistently(lambda _: self._select(statement, values))
-        except ERRORS as error:
-            self._tell(error, key)
+        return self._called(key, self._persistently, lambda _: self._select(statement, values))
 
     def commit(self, step: Step) -> None:
         """Write one step; see :meth:`persistence.SQLStore.commit`."""
-        try:
-            self.group.commit(step) if self.group else self.alone(step)
-        except ERRORS as error:
-            self._tell(error, step.before.key)
+        self._called(step.before.key, self.group.commit if self.group else self.alone, step)
 
     def commit_many(self, steps: Sequence[Step]) -> list[Exception | None]:
         """Write steps; see :meth:`persistence.SQLStore.commit_many`."""
         if self.group is None or len(steps) == 1:
             return [_error_of(self.commit, step) for step in steps]
-        outcomes = self.group.commit_many(steps)
-        return [error and self._told(error, step.before.key) for step, error in zip(steps, outcomes, strict=True)]
+        with GATE, self._calls:
+            outcomes = self.group.commit_many(steps)
+        return [
+            error and told(error, step.before.key, self._dialect) for step, error in zip(steps, outcomes, strict=True)
+        ]
 
-    def _told(self, refused: Exception, key: str) -> Exception:
-        """What :meth:`commit` would have raised."""
+    def _called(self, key: str | None, operation: Callable[[*Ts], R], *values: *Ts) -> R:
+        """A call of the store: a fork waits for its end, and whatever it raises is told as an error of this library."""
         try:
-            if isinstance(refused, ERRORS):
-                self._tell(refused, key)
-        except FSMError as told:
-            return told
-        return refused
-
-    def _tell(self, error: Exception, key: str | None) -> NoReturn:
-        """Raise what the database raised as an error of this library that names the conversation."""
-        if isinstance(error, FSMError):
-            error.key = error.key or key
-            raise error
-        if isinstance(error, MemoryError):  # how Python's driver tells that SQLite has none
-            raise StoreError("the database has run out of memory; nothing of this step was stored", key) from error
-        what = str(error).partition("\n")[0] if not isinstance(error, IntegrityError) else "a row was refused"
-        is_lost = isinstance(error, PeeweeException) and self._dialect.is_lost(error)
-        outcome = "load the conversation to see what was stored" if is_lost else "nothing of this step was stored"
-        raise StoreError(f"the database can't be used ({type(error).__name__}: {what}); {outcome}", key) from error
+            with GATE, self._calls:
+                return operation(*values)
+        except Exception as error:  # noqa: BLE001  # a driver, and what it calls, may raise anything
+            story = told(error, key, self._dialect)
+        raise story
 
     # One transaction
 
-    def alone(self, step: Step) -> None:
-        """Write a step in a transaction of its own."""
-        self._persistently(self._commit, step)
+    def alone(self, step: Step, *, lost: bool = False) -> None:
+        """Write a step in a transaction of its own.
+
+        Args:
+            step: the step.
+            lost: whether it was tried before, and nobody knows what became of it.
+        """
+        self._persistently(self._commit, step, lost=lost)
 
     def _commit(self, lost: bool, step: Step) -> None:
         try:
@@ -171,21 +183,25 @@ class Transactions:
 
     # Again
 
-    def _persistently(self, attempt: Callable[[bool, *Ts], R], *values: *Ts) -> R:
+    def _persistently(self, attempt: Callable[[bool, *Ts], R], *values: *Ts, lost: bool = False) -> R:
         """Attempt something again while that is safe: the database said so, or the connection was lost.
 
-        ``attempt`` is told whether an earlier one lost its connection, so that nobody knows what became of it.
+        ``attempt`` is told whether an earlier one lost its connection, so that nobody knows what became of it. That
+        stays true, whatever the attempts after it come to.
         """
         deadline = time.monotonic() + self._timeout
-        lost = False
+        pause = SHORTEST_PAUSE
         while True:
             try:
                 return self._dialect.within(attempt, lost, *values)
             except PeeweeException as error:
-                lost = lost or self._dialect.is_lost(error)
-                if time.monotonic() >= deadline or not (lost or self._dialect.may_retry(error)):
+                self._dialect.learn(error)
+                is_lost = self._dialect.is_lost(error)
+                lost = lost or is_lost
+                if time.monotonic() >= deadline or not (is_lost or self._dialect.may_retry(error)):
                     raise
-            time.sleep(random.uniform(0.01, 0.05))  # noqa: S311  # jitter, no secret
+            time.sleep(random.uniform(pause / 2, pause))  # noqa: S311  # jitter, no secret
+            pause = min(2 * pause, LONGEST_PAUSE)
 
     def _is_stored(self, step: Step) -> bool:
         """What became of a commit whose connection was lost: read, never guessed.

@@ -24,6 +24,7 @@ from fsm.manager import SessionManager
 from fsm.providers import DemoProvider
 from fsm.records import Transition
 from fsm.results import Result
+from persistence.urls import file_url
 
 __all__ = ["demo"]
 
@@ -63,7 +64,7 @@ def _survive(database: Path) -> None:
     _check(second["healed"] and second["status"] == "succeeded", f"the second answer came as {second}")
     _check(f"stored history I know that you said “{FIRST}”" in second["text"], "the history was not rebuilt")
     _tell("The dead session was replaced within the turn, and the new one was told the stored history.")
-    with options.opened(f"sqlite:///{database}") as manager:
+    with options.opened(file_url(str(database))) as manager:
         _prove(manager)
 
 

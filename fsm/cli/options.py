@@ -39,7 +39,9 @@ def _url(_: click.Context, __: click.Parameter, db: str) -> str:
     """The URL of a database that is named by its path or by its URL."""
     if not db:
         raise Failure("--db is empty; name a file or a URL", USAGE)
-    return db if "://" in db else f"sqlite:///{db}"
+    from persistence.urls import file_url
+
+    return db if "://" in db else file_url(db)
 
 
 def db(command: F) -> F:
@@ -103,9 +105,10 @@ def opened(url: str, provider: Provider | None = None, *, heal: bool = True) -> 
         StoreError: the database can't be used.
     """
     from persistence import SQLStore
+    from persistence.urls import MEMORY, FileURL, parse
 
-    path = url.removeprefix("sqlite:///")
-    if provider is None and path not in {url, "", ":memory:"} and not Path(path).exists():
-        raise Failure(f"there is no database file {path!r}; chat begins one, --db names another", NOT_FOUND)
+    place = parse(url)
+    if provider is None and isinstance(place, FileURL) and place.path != MEMORY and not Path(place.path).exists():
+        raise Failure(f"there is no database file {place.path!r}; chat begins one, --db names another", NOT_FOUND)
     with SQLStore(url) as store:
         yield SessionManager(store, provider or DemoProvider(), heal=heal)

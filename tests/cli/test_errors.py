@@ -143,3 +143,11 @@ def test_closed_streams_are_no_traceback(process: Process) -> None:
     run_main = "os.execv(sys.executable, [sys.executable, '-m', 'fsm', *sys.argv[1:]])"
     assert process("1", "diagram", python=("-c", closing + run_main)).returncode == 0
     assert process("0", "chat", "--provider", "demo", python=("-c", closing + run_main)).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["a?b.db", "50%.db", "a#b.db", "a%20b.db", "file:a.db", "~x", "with space.db"])
+def test_a_path_may_have_the_characters_that_a_url_gives_a_meaning(run: Run, folder: Path, name: str) -> None:
+    assert run("chat", "--db", name, "--provider", "demo", stdin="hello\n").exit_code == 0
+    assert [file.name for file in folder.iterdir()] == [name]
+    assert run("show", "default", "--db", name).exit_code == 0
+    assert "no database file" in complains(run("list", "--db", f"{name}?"), 3)

@@ -24,8 +24,10 @@ from peewee import PeeweeException
 from playhouse.apsw_ext import APSWDatabase
 
 from persistence import SQLStore
+from persistence.connections import Connections
 from persistence.dialects import Dialect, cause_of
-from persistence.sqlite import Opened, SQLite, file_at
+from persistence.files import file_at
+from persistence.sqlite import SQLite
 
 Kind = Literal["create", "delete", "open", "read", "sync", "truncate", "write"]
 Survival = Literal["nothing", "everything", "some"]
@@ -278,10 +280,7 @@ class _Connection(apsw.Connection):
 
 
 class _Database(APSWDatabase):
-    def __init__(
-        self, opened: Opened, connections: Any, path: str, timeout: float, pragmas: dict[str, Any], vfs: str
-    ) -> None:
-        self._opened = opened
+    def __init__(self, connections: Connections, path: str, timeout: float, pragmas: dict[str, Any], vfs: str) -> None:
         self._connections = connections
         super().__init__(path, pragmas=pragmas, timeout=timeout, vfs=vfs)
 
@@ -289,12 +288,11 @@ class _Database(APSWDatabase):
         with _as_sqlite3():
             connection = _Connection(self.database, vfs=self.connect_params["vfs"])
         self._add_conn_hooks(connection)
-        self._connections.add(connection)
-        self._opened.keep(connection, file_at(self.database))
+        self._connections.keep(connection, file_at(self.database))
         return connection
 
     def _close(self, conn: Any) -> None:
-        self._opened.forget()
+        self._connections.mine.cursor = None
         super()._close(conn)
 
 
@@ -304,7 +302,7 @@ class FragileSQLite(SQLite):
     def __init__(self, path: str, *, timeout: float, vfs: Vfs, pragmas: dict[str, Any]) -> None:
         super().__init__(path, timeout=timeout)
         pragmas = {**dict(self.database._pragmas), **pragmas}
-        self.database = _Database(self._opened, self._connections, path, timeout, pragmas, vfs.name)
+        self.database = _Database(self.connections, path, timeout, pragmas, vfs.name)
 
     def may_retry(self, error: PeeweeException) -> bool:
         return getattr(cause_of(error), "result", 0) in {apsw.SQLITE_BUSY, apsw.SQLITE_LOCKED}

@@ -1,5 +1,7 @@
 """The dialects: which database a URL means."""
 
+from typing import Any
+
 import pytest
 
 from persistence.dialects import connect
@@ -9,7 +11,13 @@ from persistence.dialects import connect
 def test_a_url_of_a_server_means_that_server_under_both_names(scheme: str) -> None:
     """It is not connected to yet."""
     pytest.importorskip("psycopg")
-    dialect = connect(f"{scheme}://ada@db.example.org/chat", timeout=3.0)
+    dialect: Any = connect(f"{scheme}://ada@db.example.org/chat", timeout=3.0)
     assert type(dialect).__name__ == "PostgreSQL"
-    assert dialect.database.database == "postgresql://ada@db.example.org/chat"
-    assert dialect.database.connect_params["connect_timeout"] == 3
+    assert dialect.shown == "postgresql://ada@db.example.org/chat"
+    assert dialect.parameters == {
+        "user": "ada",
+        "host": "db.example.org",
+        "dbname": "chat",
+        "connect_timeout": 3,
+        "client_encoding": "UTF8",
+    }

@@ -39,8 +39,8 @@ from fsm.results import EXPIRED
 from fsm.testing import ReferenceStore
 from fsm.turn import Answer
 from persistence import SQLStore
+from persistence.arguments import EVERYTHING
 from persistence.statements import Statement, Statements
-from persistence.store import EVERYTHING
 from tests.test_content import JSON
 
 NOW = datetime(2026, 1, 1, 12, 30, 15, 123456, tzinfo=UTC)
@@ -604,7 +604,7 @@ def test_closing_closes_the_connections_of_all_threads(sqlite_url: str) -> None:
     thread = threading.Thread(target=use)
     thread.start()
     assert ready.wait(timeout=30)
-    connections = list(store._dialect._connections)
+    connections = list(store._dialect.connections.all)
     store.close()
     hold.set()
     thread.join(timeout=30)
@@ -617,9 +617,8 @@ def test_closing_closes_the_connections_of_all_threads(sqlite_url: str) -> None:
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        ("chat.db", "'chat.db' is no database URL; write sqlite:///chat.db"),
-        ("twelve chars", "'twelve chars' is no database URL"),
-        ("user:password", "'user:passwor…' is no database URL"),
+        ("chat.db", "'chat.db' is not a database URL; write sqlite:///chat.db"),
+        ("user:password", "this is not a database URL; write sqlite:///chat.db or postgresql://host/name"),
         ("mysql://user:password@host/db", "unknown database scheme 'mysql'"),
         ("sqlite://chat.db", "two slashes; a file takes three: sqlite:///chat.db"),
         ("sqlite:////no/such/folder/chat.db", "'/no/such/folder/chat.db' can't be opened for writing: No such file"),
@@ -843,9 +842,12 @@ def test_of_many_steps_each_stands_for_itself(url: str, options: dict[str, Any])
         assert [type(outcome) for outcome in outcomes] == [type(None)] * 2 + [
             Conflict,
             StoreError,
-            KeyError,
+            StoreError,
             type(None),
         ]
+        assert str(outcomes[4]).startswith(
+            "conversation 'd': the database can't be used (KeyError); nothing of this step"
+        )
         assert "conversation 'b': somebody else began it first" in str(outcomes[2])
         assert "conversation 'c': the database can't be used (IntegrityError: a row was refused)" in str(outcomes[3])
         assert "nothing of this step was stored" in str(outcomes[3])
