@@ -47,15 +47,14 @@ async def test_a_message_that_gives_up_waiting_costs_no_other_its_place(store: S
             await manager.send("k", f"waiting {number}")
 
     with anyio.fail_after(60):
-        async with anyio.create_task_group() as tasks:
-            async with manager.stream("k", "the first") as turn:
-                for number in range(4):
-                    tasks.start_soon(wait, number)
-                    await anyio.wait_all_tasks_blocked()
-                scopes[leaves].cancel()
+        async with anyio.create_task_group() as tasks, manager.stream("k", "the first") as turn:
+            for number in range(4):
+                tasks.start_soon(wait, number)
                 await anyio.wait_all_tasks_blocked()
-                async for _ in turn:
-                    pass
+            scopes[leaves].cancel()
+            await anyio.wait_all_tasks_blocked()
+            async for _ in turn:
+                pass
         said = [message.text for message in await manager.history("k") if message.role == "user"]
         assert said == ["the first", *(f"waiting {number}" for number in range(4) if number != leaves)]
 
@@ -69,15 +68,14 @@ async def test_two_messages_that_give_up_waiting_cost_no_other_its_place(store: 
             await manager.send("k", f"waiting {number}")
 
     with anyio.fail_after(60):
-        async with anyio.create_task_group() as tasks:
-            async with manager.stream("k", "the first") as turn:
-                for number in range(5):
-                    tasks.start_soon(wait, number)
-                    await anyio.wait_all_tasks_blocked()
-                for number in (3, 1):
-                    scopes[number].cancel()
-                    await anyio.wait_all_tasks_blocked()
-                async for _ in turn:
-                    pass
+        async with anyio.create_task_group() as tasks, manager.stream("k", "the first") as turn:
+            for number in range(5):
+                tasks.start_soon(wait, number)
+                await anyio.wait_all_tasks_blocked()
+            for number in (3, 1):
+                scopes[number].cancel()
+                await anyio.wait_all_tasks_blocked()
+            async for _ in turn:
+                pass
         said = [message.text for message in await manager.history("k") if message.role == "user"]
         assert said == ["the first", "waiting 0", "waiting 2", "waiting 4"]
