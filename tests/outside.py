@@ -34,7 +34,7 @@ def outside(function: Callable[..., Any], *arguments: Any, timeout: float = 60.0
     order = json.dumps([function.__module__, function.__name__, arguments, timeout])
     try:
         done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, order], capture_output=True, text=True, timeout=timeout + 10
+            [sys.executable, "-c", PROGRAM, order], check=False, capture_output=True, text=True, timeout=timeout + 10
         )
     except subprocess.TimeoutExpired as error:
         raise Hung(f"{function.__name__}{arguments} has not ended after {timeout} s") from error

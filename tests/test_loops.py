@@ -62,7 +62,7 @@ def run_in_threads(jobs: list[Callable[[], object]]) -> list[str]:
         gate.wait()
         try:
             job()
-        except BaseException as error:  # a cancellation too
+        except BaseException as error:  # noqa: BLE001  # a cancellation too
             raised.append(f"{type(error).__name__}: {error}")
 
     threads = [threading.Thread(target=run, args=(job,)) for job in jobs]
