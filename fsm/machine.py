@@ -11,6 +11,7 @@ name resolves, no two rows overlap and none leaves a gap, every state can be rea
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime
 from typing import cast
@@ -24,6 +25,9 @@ from fsm.records import Session
 from fsm.states import INITIAL, TABLE, Row, State, Trigger
 
 __all__ = ["MACHINE", "Cursor", "build", "fire", "validate"]
+
+NAME = "conversation-fsm"
+"""What the machine is called in the log of ``transitions``."""
 
 
 @define(eq=False)
@@ -166,11 +170,19 @@ def build(table: Sequence[Row] = TABLE, cursor: type = Cursor) -> Machine:
         auto_transitions=False,
         send_event=True,
         queued=False,
+        name=NAME,
     )
+
+
+def _is_not_ours(record: logging.LogRecord) -> bool:
+    """Whether a log record of ``transitions`` is about somebody else's machine: ours moves with every turn."""
+    return not (isinstance(record.args, tuple) and record.args[:1] == (MACHINE.name,))
 
 
 MACHINE = build()
 """The one machine of the process. It holds no state, so any number of threads may use it at once."""
+
+logging.getLogger("transitions.core").addFilter(_is_not_ours)
 
 
 def fire(cursor: Cursor, trigger: Trigger, key: str | None = None) -> None:
