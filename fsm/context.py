@@ -34,11 +34,8 @@ __all__ += ["from_beginning", "has_beginning", "narrower", "rebuild", "size_of",
 
 NO_ANSWER = "(no answer in text)"
 
-NARROWINGS = 4
-"""How often in a turn less of the history is told, because a new session has refused it for its size (G11)."""
-
-FLOOR = 2_000
-"""What is told at last, in characters: if that is too large as well, the new message is at fault."""
+FLOOR = 100
+"""The smallest window, in characters: if even that is too large, the new message is at fault."""
 
 
 def _is_size(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -92,30 +89,28 @@ class ContextWindow:
         return attrs.evolve(self, max_characters=min(self.max_characters, characters))
 
     def remembered(self, fitted: int | None, content: Sequence[Block]) -> ContextWindow:
-        """The window for a new session of a conversation in which so much was found to fit (G22).
+        """The window for a new session of a conversation in which one was refused for its size (G22).
 
         Args:
-            fitted: how many characters a session took, history and message together; None if none was refused.
+            fitted: how many characters to ask with, history and message together; None if none was refused.
             content: the message that opens the session.
         """
         return self if fitted is None else self.narrowed(max(FLOOR, fitted - size_of(content)))
 
 
-def narrower(told: int, times: int) -> int | None:
-    """How many characters of history to tell a new session that has refused so many for their size.
-
-    Half of them, and the smallest window at last; None if there is nothing left to try.
+def narrower(told: int) -> int | None:
+    """How many characters of history to tell a new session that has refused so many for their size: half of them.
 
     Args:
         told: how many it was told.
-        times: how often the window was narrowed in this turn before.
 
-    >>> [narrower(400_000, 0), narrower(200_000, 1), narrower(50_000, 3), narrower(2_000, 1), narrower(9_000, 4)]
-    [200000, 100000, 2000, None, None]
+    Returns:
+        The number; None if the smallest window was refused.
+
+    >>> narrower(400_000), narrower(150), narrower(100)
+    (200000, 100, None)
     """
-    if told <= FLOOR or times >= NARROWINGS:
-        return None
-    return FLOOR if times == NARROWINGS - 1 else max(told // 2, FLOOR)
+    return None if told <= FLOOR else max(told // 2, FLOOR)
 
 
 def rebuild(messages: Iterable[Message], window: ContextWindow, content: Sequence[Block] = ()) -> tuple[Message, ...]:

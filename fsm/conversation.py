@@ -206,8 +206,8 @@ def finish(
         answer: what it said, the result among it.
         now: the time, in UTC.
         dead: which of the ids held and named were reported dead before.
-        fitted: how many characters a new session was found to take, history and message together, after a larger
-            request was refused for its size; None if none was refused. Later sessions are asked with no more (G22).
+        fitted: with how many characters to ask later new sessions, history and message together, after a request was
+            refused for its size; None if nothing new was found out (G22).
 
     Raises:
         TurnSuperseded: it is not running any more, or not this owner's.

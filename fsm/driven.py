@@ -16,7 +16,6 @@ import attrs
 from fsm import conversation as decide
 from fsm.commits import Commits
 from fsm.content import Block
-from fsm.context import size_of
 from fsm.effects import Step
 from fsm.errors import (
     Conflict,
@@ -33,7 +32,7 @@ from fsm.ports import Events
 from fsm.provider import Request
 from fsm.records import TurnStatus
 from fsm.reply import Reply
-from fsm.results import TOO_LARGE, Event, Result
+from fsm.results import Event, Result
 from fsm.states import State
 from fsm.turn import RunningTurn
 
@@ -75,7 +74,6 @@ class DrivenTurn:
         self._lease = Lease(driver.settings.lease_seconds, driver.ports.elapsed, self._commits.renew)
         self._content = content
         self._request: Request | None = None
-        self._window: int | None = None
         self._events: Events | None = None
         self._ready: deque[Event] = deque()
         self._is_finishing = False
@@ -168,7 +166,9 @@ class DrivenTurn:
         """The provider's next event, or ``_End``; whatever it raises becomes an error that names the conversation."""
         if self._request is None:
             await self._commits.keep_lease(self._driver.settings.lease_length - UNASKED)
-            request = await self._driver.requests.make(self._commits.conversation, self._content, self._window)
+            request = await self._driver.requests.make(
+                self._commits.conversation, self._content, self._turn.told_at_most
+            )
             self._request = attrs.evolve(request, alive=self._lease.sign)
             self._turn.told = (
                 None if request.session_id is not None else sum(len(told.text) for told in request.history)
@@ -230,20 +230,18 @@ class DrivenTurn:
         fields = {"conversation": self.key, "turn": self.number, "told": self._turn.told, "characters": characters}
         LOGGER.info("session.narrow_started", extra=fields)
         await self._close_provider()
-        self._window = characters
         self._request = None
-        self._turn.narrow()
+        self._turn.narrow(characters)
 
     async def _finish(self, result: Result) -> None:
         self._is_finishing = True
-        fitted = None if self._window is None or result.subtype == TOO_LARGE else self._window + size_of(self._content)
         step = await self._commits.make(
             decide.finish,
             result.session_id,
             owner=self._driver.owner,
             result=result,
             answer=self._turn.answer(),
-            fitted=fitted,
+            fitted=self._turn.fitting(self._content),
         )
         cleared(step, result)
         self._over(decide.status_of(result))

@@ -76,8 +76,8 @@ class Conversation:
         transitions: how many moves were logged.
         running: the turn that runs, or None.
         metadata: the caller's own JSON object.
-        window: how many characters a new session was found to take, history and message together, after a larger
-            request was refused for its size; None if none was refused (G22).
+        window: with how many characters to ask a new session, history and message together, after a request was refused
+            for its size; None if none was refused (G22).
     """
 
     key: str

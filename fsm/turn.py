@@ -14,13 +14,13 @@ Batch is stream read to its end: both are this one class.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from attrs import field, frozen
 
 from fsm.content import Block, text_block, text_of, well_formed
-from fsm.context import narrower
+from fsm.context import narrower, size_of
 from fsm.errors import ProviderError
 from fsm.records import Role, TurnStatus
 from fsm.reply import Reply
@@ -28,6 +28,9 @@ from fsm.results import TOO_LARGE, Event, Result, TextDelta, ToolResult, ToolUse
 from fsm.states import State, Trigger
 
 __all__ = ["Answer", "RunningTurn", "Said"]
+
+NARROWINGS = 4
+"""How often in a turn less of the history is told, because a new session has refused it for its size (G11)."""
 
 Said: TypeAlias = tuple[Role, tuple[Block, ...], Mapping[str, Any] | None]
 """One message to be stored: its role, its blocks, and what the provider keeps with it."""
@@ -60,6 +63,7 @@ class RunningTurn:
     Attributes:
         told: the size, in characters, of the history that a new session was told in the newest request; None if that
             request resumed a session.
+        told_at_most: the window of the newest request, in characters, if an earlier one was refused for its size.
 
     >>> turn = RunningTurn("ticket-42", 1)
     >>> turn.feed(TextDelta("Hello"))
@@ -75,6 +79,7 @@ class RunningTurn:
         self.result: Result | None = None
         self.healed = False
         self.told: int | None = None
+        self.told_at_most: int | None = None
         self._may_heal = resumed and heal
         self._narrowed = 0
         self._reply: Reply | None = None
@@ -95,9 +100,27 @@ class RunningTurn:
     @property
     def narrower(self) -> int | None:
         """How many characters of history to tell instead, if a new session has refused the request for its size."""
-        if self.told is None or not self._is_silent or self.result is None or self.result.subtype != TOO_LARGE:
+        is_refused = self.result is not None and self.result.subtype == TOO_LARGE
+        if self.told is None or not is_refused or not self._is_silent or self._narrowed >= NARROWINGS:
             return None
-        return narrower(self.told, self._narrowed)
+        return narrower(self.told)
+
+    def fitting(self, content: Sequence[Block]) -> int | None:
+        """What the turn has found out about how much a new session takes: to be remembered with the conversation.
+
+        Args:
+            content: the user's message.
+
+        Returns:
+            How many characters to ask the next one with, history and message together. None if there is nothing to
+            remember: none was refused, or the message is larger than the history, so that it may be at fault.
+        """
+        if self.told is None or self.result is None:
+            return None
+        if self.result.subtype != TOO_LARGE:
+            return self.told_at_most and self.told_at_most + size_of(content)
+        less = narrower(self.told)
+        return less + size_of(content) if less is not None and size_of(content) <= self.told else None
 
     @property
     def _is_silent(self) -> bool:
@@ -191,9 +214,10 @@ class RunningTurn:
         self.healed = True
         self._may_heal = False
 
-    def narrow(self) -> None:
-        """Forget the refusal for size: the same turn is asked again, with less of the history."""
+    def narrow(self, characters: int) -> None:
+        """Forget the refusal for size: the same turn is asked again, with so much of the history at most."""
         self.result = None
+        self.told_at_most = characters
         self._narrowed += 1
 
     def answer(self) -> Answer:
