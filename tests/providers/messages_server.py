@@ -27,7 +27,7 @@ class Answer:
 
     status: int = 200
     body: Any = None
-    events: tuple[dict[str, Any], ...] = ()
+    events: tuple[dict[str, Any] | str, ...] = ()  # a text is sent as it is
     then: str = "end"  # "end" the stream, "cut" the connection, or "wait" until the client has gone
     html: bool = False
     headers: dict[str, str] = field(factory=dict)
@@ -170,6 +170,10 @@ def _refusal_of_answer(blocks: list[dict[str, Any]], *, last: bool) -> str | Non
     return None
 
 
+def _as_event(event: dict[str, Any]) -> str:
+    return f"event: {event['type']}\ndata: {json.dumps(event)}\n\n"
+
+
 class MessagesServer(ThreadingHTTPServer):
     """The server; use it as a context manager.
 
@@ -274,7 +278,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("connection", "close")
         self.end_headers()
         for event in answer.events:
-            self._chunk(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode())
+            self._chunk((event if isinstance(event, str) else _as_event(event)).encode())
         match answer.then:
             case "end":
                 self._chunk(b"")
