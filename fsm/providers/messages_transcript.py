@@ -52,7 +52,7 @@ def api_messages(history: Iterable[Message], content: Sequence[Block]) -> list[d
     for message in history:
         blocks = _sendable(message.content, keep_marks=False)
         if message.role == "user":
-            heard.append(blocks)
+            heard.append(blocks or [dict(text_block(EMPTY))])
         elif blocks := _without_last_thoughts(blocks):
             _hear(messages, heard)
             _append(messages, message.role, blocks)

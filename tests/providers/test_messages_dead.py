@@ -118,14 +118,14 @@ def test_no_code_of_the_sdk_is_evidence_unless_the_table_says_so(server: Message
     from anthropic._error_classes import ERROR_CLASSES
 
     doubtful = {row[2] for row in (*DEAD, *DOUBTFUL)}
-    tried = 0
-    for status, code in ERROR_CLASSES:
-        if code is not None and code not in doubtful:
-            server.will(error(status, "not_found_error" if status == 404 else "invalid_request_error", "x", code))
-            result = Asking("sync", server).result(asked())
-            assert (result.trigger, result.session_id) == (Trigger.FAILED, "msg_0"), code
-            tried += 1
-    assert tried > 50
+    tried = [(status, code) for status, code in ERROR_CLASSES if code is not None and code not in doubtful]
+    assert len(tried) > 50
+    for status, code in tried:
+        server.will(error(status, "not_found_error" if status == 404 else "invalid_request_error", "x", code))
+    for (_, code), events in zip(tried, Asking("sync", server).all_events(*[asked()] * len(tried)), strict=True):
+        result = events[-1]
+        assert isinstance(result, Result)
+        assert (result.trigger, result.session_id) == (Trigger.FAILED, "msg_0"), code
     assert server.counted == []
 
 
