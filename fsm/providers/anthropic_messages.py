@@ -21,7 +21,7 @@ from fsm.errors import ProviderError
 from fsm.provider import Request
 from fsm.providers.anthropic_client import Clients, leave_to_parent
 from fsm.providers.messages_content import check_content
-from fsm.providers.messages_exchange import Exchange, Question
+from fsm.providers.messages_exchange import END, Exchange, Question
 from fsm.providers.messages_options import call_of
 from fsm.results import Event
 
@@ -157,7 +157,7 @@ class AnthropicMessages:
                 while exchange.is_open:
                     told: Sequence[Event] = ()
                     with exchange.reading():
-                        told = exchange.feed(next(opened, None))
+                        told = exchange.feed(next(opened, END))
                     for event in told:
                         yield event
                         _check_process(process, request.key)
@@ -198,7 +198,7 @@ class AnthropicMessages:
                 while exchange.is_open:
                     told: Sequence[Event] = ()
                     with exchange.reading():
-                        told = exchange.feed(await anext(opened, None))
+                        told = exchange.feed(await anext(opened, END))
                     for event in told:
                         yield event
                         _check_process(process, request.key)

@@ -75,8 +75,13 @@ class Answer:
 
     @property
     def usage(self) -> dict[str, Any]:
-        """The token counts; empty if there are none."""
-        return _object(self._message.get("usage"))
+        """The token counts; empty if there are none that can be written as JSON."""
+        usage = _object(self._message.get("usage"))
+        try:
+            json.dumps(usage, allow_nan=False)
+        except ValueError:
+            return {}
+        return usage
 
     @property
     def container(self) -> str | None:

@@ -31,7 +31,10 @@ from fsm.providers.messages_evidence import Fault, Sent
 from fsm.providers.messages_transcript import api_messages, container_of, continued, settled
 from fsm.results import EXPIRED, Event, Result
 
-__all__ = ["Exchange"]
+__all__ = ["END", "Exchange", "Question"]
+
+END = object()
+"""Comes after the last event of the SDK's stream; an event may be null."""
 
 CONTINUATIONS = 8
 """How often a paused answer is continued within one turn."""
@@ -81,7 +84,7 @@ class Exchange:
     >>> exchange = Exchange(Request("k", 1, 1, (text_block("hello"),)), {"model": "m"})
     >>> exchange.arguments
     {'model': 'm', 'messages': [{'role': 'user', 'content': [{'type': 'text', 'text': 'hello'}]}]}
-    >>> exchange.feed(None)
+    >>> exchange.feed(END)
     ()
     >>> exchange.result.subtype
     'error_connection'
@@ -123,8 +126,8 @@ class Exchange:
             self.failed(error)
 
     def feed(self, event: Any) -> tuple[Event, ...]:
-        """Take the next event of the SDK's stream, None at its end; return what the caller is to hear."""
-        if event is not None:
+        """Take the next event of the SDK's stream, or :data:`END`; return what the caller is to hear."""
+        if event is not END:
             told = self._answer.feed(event.to_dict(mode="json", warnings=False))
         elif self._answer.stop_reason is None:
             told = ()

@@ -278,7 +278,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("connection", "close")
         self.end_headers()
         for event in answer.events:
-            self._chunk((event if isinstance(event, str) else _as_event(event)).encode())
+            self._chunk((event if isinstance(event, str) else _as_event(event)).encode("utf-8", "surrogatepass"))
         match answer.then:
             case "end":
                 self._chunk(b"")

@@ -263,10 +263,10 @@ def test_two_calls_in_one_answer_have_each_its_own_arguments(way: Way) -> None:
 
 
 def test_a_stream_that_ends_without_its_message_is_a_connection_error() -> None:
-    from fsm.providers.messages_exchange import Exchange
+    from fsm.providers.messages_exchange import END, Exchange
 
     exchange = Exchange(resumed(), {})
-    assert exchange.feed(None) == ()
+    assert exchange.feed(END) == ()
     assert exchange.result == Result(
         subtype="error_connection",
         is_error=True,
