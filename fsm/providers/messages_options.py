@@ -70,7 +70,8 @@ def call_of(options: object, *, model: object, max_tokens: object, system: objec
     if sampling := {name: given.pop(name) for name in _SAMPLING & given.keys()}:
         given["extra_body"] = {**sampling, **(given.get("extra_body") or {})}
     own = {"model": model, "max_tokens": max_tokens, "system": system, "tools": tools}
-    arguments = well_formed({name: value for name, value in {**own, **given}.items() if value not in (None, (), [])})
+    said = {name: value for name, value in own.items() if value not in (None, (), [])}
+    arguments = well_formed({**said, **given})
     found = marks(system) + marks(tools) + (given.get("cache_control") is not None)
     if found > MARKS:
         raise InvalidInput(f"system, tools and options have {found} 'cache_control'; the Messages API takes {MARKS}")
