@@ -81,6 +81,7 @@ _WORDS: Sequence[tuple[re.Pattern[str], Fault]] = [
 
 _MESSAGE = re.compile(r"messages\.(\d+)\b")
 _PARAMETER = re.compile(r"^[`'\"]?([a-z][a-z_]*)(?:[.\[][\w.\[\]]*)?(?:[`'\"]|: )")
+_CONTAINER = re.compile(r"^[`'\"]?container\b", re.IGNORECASE)
 _TOO_LONG = re.compile(r"(\d+) tokens > (\d+) maximum")
 _WITH_ANSWER = re.compile(r"(\d+) \+ (\d+) > (\d+)")
 _EVIDENCE = frozenset({Fault.TRANSCRIPT, Fault.FULL, Fault.LARGE, Fault.CONTENT})
@@ -96,6 +97,7 @@ class Sent:
         stored: names that only the stored transcript has, such as ids of files and of its container.
         new: the names that the newest message has.
         parameters: the names of the SDK's parameters, ``messages`` excepted.
+        has_container: whether the stored transcript names the container that is asked for.
     """
 
     newest: int
@@ -103,6 +105,7 @@ class Sent:
     stored: frozenset[str] = frozenset()
     new: frozenset[str] = frozenset()
     parameters: frozenset[str] = frozenset()
+    has_container: bool = False
 
 
 def fault_of(failed: Failed, sent: Sent) -> Fault:
@@ -199,7 +202,9 @@ def _of_place(failed: Failed, sent: Sent) -> Fault | None:
 def _of_names(words: str, sent: Sent) -> Fault | None:
     if any(name in words for name in sent.new):
         return Fault.MESSAGE
-    return Fault.TRANSCRIPT if any(name in words for name in sent.stored) else None
+    if any(name in words for name in sent.stored) or (sent.has_container and _CONTAINER.match(words)):
+        return Fault.TRANSCRIPT
+    return None
 
 
 def _of_parameter(words: str, sent: Sent) -> Fault | None:

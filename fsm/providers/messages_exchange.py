@@ -204,9 +204,10 @@ class Exchange:
         history = self._request.history
         new = evidence.names_in(self._request.content)
         stored = frozenset[str]().union(*(evidence.names_in(message.content) for message in history))
-        own = frozenset({self._stored_container} if self._stored_container else ())
+        container = self._stored_container if not isinstance(self._call.get("container"), str) else None
+        own = frozenset({container} if container else ())
         is_mixed = bool(history) and history[-1].role == "user"
-        return Sent(newest, is_mixed, (stored | own) - new, new, self._parameters)
+        return Sent(newest, is_mixed, (stored | own) - new, new, self._parameters, container is not None)
 
     def _sent_before(self, count: int) -> Sent:
         """The old transcript alone: whatever message of it is named, it was stored."""

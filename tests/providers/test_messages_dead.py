@@ -57,7 +57,7 @@ BODIES = _rows("Never dead", 3)
 
 
 def test_the_tables_were_read() -> None:
-    assert (len(DEAD), len(DOUBTFUL), len(NEVER), len(BODIES)) == (11, 19, 39, 10)
+    assert (len(DEAD), len(DOUBTFUL), len(NEVER), len(BODIES)) == (13, 19, 39, 10)
 
 
 @pytest.fixture
@@ -247,6 +247,15 @@ def test_the_paths_of_an_error_say_which_images_are_too_large(way: Asking) -> No
         way.server.will(answer)
         assert way.result(asked("again", *HISTORY)).subtype == subtype
     assert way.server.counted == []
+
+
+def test_a_container_that_the_settings_name_is_not_evidence(way: Asking) -> None:
+    for words in ("Container not found: mine", "Container not found", "container: expired"):
+        way.server.will(error(400, "invalid_request_error", words))
+        assert way.result(asked("again", *HISTORY), options={"container": "mine"}).session_id == "msg_0"
+        way.server.will(error(404, "not_found_error", words))
+        result = way.result(asked("again", *HISTORY), options={"container": "mine"})
+        assert (result.subtype, result.trigger) == ("error_api", Trigger.FAILED)
 
 
 def test_a_file_that_the_newest_message_names_too_is_that_messages_fault(way: Asking) -> None:
