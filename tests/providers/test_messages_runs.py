@@ -77,9 +77,15 @@ def test_the_longest_silence_is_read_from_the_clients_and_the_options() -> None:
 # Event loops and threads
 
 
+# The connection that the first loop leaves open is what is tried.
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("retries", [0, 2])
-def test_one_provider_serves_one_loop_after_another(server: MessagesServer, retries: int) -> None:
-    provider = AnthropicMessages(model="m", async_client=lambda: anthropic.AsyncAnthropic(max_retries=retries))
+@pytest.mark.parametrize("is_function", [False, True], ids=["client", "function"])
+def test_one_provider_serves_one_loop_after_another(server: MessagesServer, retries: int, is_function: bool) -> None:
+    def make() -> anthropic.AsyncAnthropic:
+        return anthropic.AsyncAnthropic(max_retries=retries)
+
+    provider = AnthropicMessages(model="m", async_client=make if is_function else make())
 
     async def talk() -> list[Any]:
         if retries:
@@ -88,6 +94,8 @@ def test_one_provider_serves_one_loop_after_another(server: MessagesServer, retr
 
     for backend in ("asyncio", "asyncio", "trio", "asyncio"):
         assert [result.subtype for result in anyio.run(talk, backend=backend)] == ["success"] * 2
+    del provider
+    gc.collect()
 
 
 def test_one_provider_serves_two_loops_in_two_threads_at_once(server: MessagesServer) -> None:
