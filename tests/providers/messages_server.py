@@ -142,7 +142,7 @@ def _refusal_of_message(sent: dict[str, Any], calls: list[str], *, last: bool) -
     blocks = sent["content"]
     if sent["role"] not in {"user", "assistant"} or not blocks:
         return "a role and non-empty content are required"
-    if any(block.get("type") == "text" and not block["text"].strip() for block in _walk(blocks)):
+    if any(block.get("type") == "text" and not block.get("text", "x").strip() for block in _walk(blocks)):
         return "text content blocks must contain non-whitespace text"
     if any("parsed_output" in block for block in blocks):
         return "parsed_output: Extra inputs are not permitted"

@@ -94,7 +94,6 @@ def test_one_provider_serves_one_loop_after_another(server: MessagesServer, retr
 
     for backend in ("asyncio", "asyncio", "trio", "asyncio"):
         assert [result.subtype for result in anyio.run(talk, backend=backend)] == ["success"] * 2
-    del provider
     gc.collect()
 
 
