@@ -137,14 +137,9 @@ class Exchange(Sending):
         if event is ENDED:
             self._reconnect(Failed("error_connection", "the stream ended before the turn was over"))
             return []
-        if self._is_sent:
-            said = self._hear(event)
-            self._consider()
-            return said
-        # An earlier turn is being stopped; then it is looked at again.
-        if of(event, "type") in {"session.status_idle", "session.status_terminated", "session.deleted"}:
-            self.todo = Todo.LOOK_BACK
-        return []
+        said = self._hear(event)
+        self._consider()
+        return said
 
     def answered(self, answer: Any) -> list[Event]:
         """The call has brought this answer; return what the caller is to hear."""
@@ -169,7 +164,7 @@ class Exchange(Sending):
         elif self.todo is Todo.LOOK_FOR and may_pass(failed):
             self._failed = failed
             self._look_again()
-        elif self._is_sent or self.todo is Todo.READ:
+        elif self._is_sent:
             self._reconnect(failed) if may_pass(failed) else self._end(failed)
         else:
             self._end(failed)
@@ -186,7 +181,7 @@ class Exchange(Sending):
             case Todo.ASK:
                 self._asked(answer)
             case Todo.INTERRUPT:
-                self.todo = Todo.READ
+                self._wait(Todo.LOOK_BACK, self._rounds)
             case Todo.SEND if isinstance(answer, str):
                 raise Unreadable("a page of a gateway")
             case Todo.SEND:
@@ -225,10 +220,8 @@ class Exchange(Sending):
         self._failures += 1
         if self._failures <= RECONNECTS:
             self._wait(Todo.OPEN, self._failures - 1)
-        elif self._is_sent:
-            self._poll(failed)
         else:
-            self._end(failed)
+            self._poll(failed)
 
     def _poll(self, failed: Failed | None) -> None:
         """List the events from time to time, while the stream can't be had."""
