@@ -119,6 +119,7 @@ class AgentsServer(ThreadingHTTPServer):
         sessions: the sessions, by id.
         page_size: how many events a page has at most.
         greets: whether a new session says that it is idle.
+        heads: the headers of each request, oldest first.
         keeps_alive: whether a connection is used again; without it no thread outlives its request.
     """
 
@@ -128,6 +129,7 @@ class AgentsServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.received: list[tuple[str, dict[str, Any]]] = []
         self.sessions: dict[str, Session] = {}
+        self.heads: list[Any] = []
         self.page_size = 1000
         self.keeps_alive = True
         self.greets = False
@@ -386,9 +388,9 @@ def _as_sse(step: Step) -> bytes:
 
 def _when(entry: dict[str, Any]) -> datetime:
     when = entry["processed_at"]
-    return (
-        datetime.fromisoformat(when) if isinstance(when, str) and when[:1] == "2" else datetime.max.replace(tzinfo=UTC)
-    )
+    if not isinstance(when, str) or not when.startswith("2026"):
+        return datetime.max.replace(tzinfo=UTC)
+    return datetime.fromisoformat(when).replace(tzinfo=UTC)
 
 
 def _is_preview(entry: dict[str, Any]) -> bool:
@@ -426,6 +428,7 @@ class _Handler(BaseHTTPRequestHandler):
         server = self.server
         with server.lock:
             server.received.append((operation, asked))
+            server.heads.append(self.headers)
             server.lock.notify_all()
             refusal = server.refusal(operation)
             answer, status = None, 200
