@@ -207,7 +207,7 @@ class Result:
                 return _SENTENCES.get(self.stop_reason or "", "The AI has answered.")
             case Trigger.EXPIRED:
                 return "The AI's session had ended and is being renewed; please send your message again."
-        for symptom in (self.http_status, self.subtype, self.stop_reason):
+        for symptom in (self.subtype, self.http_status, self.stop_reason):
             if symptom in _SENTENCES:
                 return _SENTENCES[symptom]
         if self.http_status is not None and self.http_status >= 500:
@@ -251,7 +251,7 @@ Event: TypeAlias = TextDelta | ToolUse | ToolResult | Result
 """Whatever a provider may yield."""
 
 _SENTENCES: Mapping[int | str | None, str] = {
-    400: "The AI service did not accept this message; please say it differently.",
+    400: "The AI service did not accept this request; please try again, or say it differently.",
     401: "The AI service is not logged in; whoever runs this application must renew its key.",
     402: "The AI account has run out of credit; whoever runs this application must top it up.",
     403: "The AI service refuses this account; whoever runs this application must check its permissions.",
@@ -263,9 +263,11 @@ _SENTENCES: Mapping[int | str | None, str] = {
     529: "The AI is overloaded at the moment; please try again in a little while.",
     INTERRUPTED: "The answer was stopped.",
     "error_busy": "The AI is still busy with an earlier message; please try again in a little while.",
+    "error_configuration": "The AI is not set up correctly; those who run this application must check its settings.",
     "error_connection": "The AI service can't be reached; please try again.",
     "error_context_window": "This conversation is too long for the AI; please start a new one.",
     "error_response": "The AI's answer could not be read; please try again.",
+    "error_message": "The AI service did not accept this message; please change it, or send less.",
     "error_max_turns": "The AI reached its limit of steps for one answer.",
     "error_max_budget_usd": "The AI reached its spending limit for one answer.",
     "error_max_structured_output_retries": "The AI could not give its answer in the required form.",

@@ -18,7 +18,7 @@ from attrs import frozen
 from fsm.errors import InvalidInput, ProviderError
 from fsm.fork import renew_in_child
 
-__all__ = ["Clients", "check_credentials", "from_environment"]
+__all__ = ["Clients", "check_credentials", "from_environment", "leave_to_parent"]
 
 _INHERITED: list[object] = []
 """What a forked child must neither use nor close: it is the parent's."""
@@ -118,7 +118,7 @@ class Clients:
     def renew(self) -> None:
         """In a forked child: leave the connections to the parent, and open new ones when they are needed."""
         self._lock = threading.Lock()
-        _INHERITED.append((self._client, self._given_async, dict(self._in_loops)))
+        leave_to_parent((self._client, self._given_async, dict(self._in_loops)))
         self._in_loops = weakref.WeakKeyDictionary()
         if self._client is not None:
             self._origin, self._client = self._client, None
@@ -158,6 +158,11 @@ class Clients:
         for loop in list(self._in_loops):
             if getattr(loop, "is_closed", bool)():
                 del self._in_loops[loop]
+
+
+def leave_to_parent(inherited: object) -> None:
+    """In a forked child: keep a thing of the parent's from being closed, which collecting it would do."""
+    _INHERITED.append(inherited)
 
 
 @frozen(eq=False)

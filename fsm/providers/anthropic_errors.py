@@ -28,8 +28,37 @@ _STATUS: Mapping[str | None, int] = {
 }
 """The HTTP status of each type of error, for errors that come in the middle of a stream."""
 
-_ACCOUNT = frozenset({"organization_on_hold", "workspace_policy_violation"})
+_ACCOUNT = frozenset(
+    {
+        "claude_code_key_creator_not_member",
+        "claude_code_version_too_old",
+        "cmek_key_disabled",
+        "cmek_key_network_blocked",
+        "cmek_not_approved",
+        "organization_on_hold",
+        "organization_type_not_supported",
+        "parent_organization_required",
+        "storage_not_approved",
+        "user_profile_not_found",
+        "user_profile_required",
+        "workspace_human_review_disabled",
+        "workspace_policy_violation",
+    }
+)
 """Codes of errors that are reported like a bad request, but are about the account."""
+
+_SPENT = frozenset(
+    {
+        "contract_spend_limit_reached",
+        "enforced_spend_limit_reached",
+        "linked_organization_billing_unavailable",
+        "linked_organization_spend_limit_reached",
+    }
+)
+"""Codes of errors that pass only when somebody pays; waiting a little does not help, whatever their status says."""
+
+_SPENT_WORDS = ("credit balance", "spend limit", "usage limit")
+"""How the API words the same where it has no code for it. Should its wording change, the status stays 400."""
 
 
 def failures() -> tuple[type[Exception], ...]:
@@ -51,6 +80,10 @@ class Failed:
         status: the HTTP status that stands for it, if the API answered.
         kind: the API's name for it, such as ``not_found_error``, if it gave one.
         is_refusal: whether the API found fault with the request itself, and not with the account that sent it.
+        code: the API's code for the cause, such as ``file_expired``, if it gave one.
+        words: the API's own words; the empty text if it gave none.
+        paths: the places in the request that it names beside its words.
+        is_of_the_api: whether the error has the shape that the API gives its errors, and not that of a gateway.
     """
 
     subtype: str
@@ -58,6 +91,10 @@ class Failed:
     status: int | None = None
     kind: str | None = None
     is_refusal: bool = False
+    code: str | None = None
+    words: str = ""
+    paths: tuple[str, ...] = ()
+    is_of_the_api: bool = False
 
     @property
     def is_transient(self) -> bool:
@@ -68,33 +105,58 @@ class Failed:
 
     @classmethod
     def of(cls, error: Exception) -> Failed:
-        """What one of :func:`failures` says."""
+        """What an exception says that the SDK raised; one that nobody foresaw is an answer that can't be read."""
         import anthropic
+        import httpx2
 
         if isinstance(error, anthropic.APIStatusError):
-            status = _status(error)
-            refusal = status == 400 and error.type == "invalid_request_error" and error.error_code not in _ACCOUNT
-            return cls("error_api", _told(error), status, error.type, refusal)
+            return cls._of_status(error)
         if isinstance(error, anthropic.CredentialsError | anthropic.WorkloadIdentityError):
             return cls("error_api", f"no credentials ({type(error).__name__})", 401)
-        if isinstance(error, anthropic.APIResponseValidationError | ValueError):
+        if isinstance(error, anthropic.APIResponseValidationError | httpx2.DecodingError):
             return cls("error_response", f"the answer can't be read ({type(error).__name__})")
-        return cls("error_connection", f"{type(error).__name__}: {error}")
+        if isinstance(error, anthropic.AnthropicError | httpx2.HTTPError | httpx2.StreamError | OSError):
+            return cls("error_connection", f"{type(error).__name__}: {error}")
+        return cls("error_response", f"the answer can't be read ({type(error).__name__})")
+
+    @classmethod
+    def _of_status(cls, error: Any) -> Failed:
+        kind = _text(error.type)
+        code = _text(error.error_code)
+        words = _text(error.api_message) or ""
+        status = _status(int(error.status_code), kind, code, words)
+        return cls(
+            "error_api",
+            _told(error, kind, words),
+            status,
+            kind,
+            is_refusal=status == 400 and kind == "invalid_request_error" and code not in _ACCOUNT,
+            code=code,
+            words=words,
+            paths=_paths(error.body),
+            is_of_the_api=kind is not None and isinstance(error.body, Mapping) and error.body.get("type") == "error",
+        )
 
 
-def _status(error: Any) -> int:
-    if error.type == "billing_error" or (error.type == "invalid_request_error" and _lacks_credit(error)):
+def _paths(body: object) -> tuple[str, ...]:
+    for name in ("error", "details", "paths"):
+        body = body.get(name) if isinstance(body, Mapping) else None
+    return tuple(path for path in body if isinstance(path, str)) if isinstance(body, list) else ()
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _status(status: int, kind: str | None, code: str | None, words: str) -> int:
+    is_spent = kind == "invalid_request_error" and any(said in words.lower() for said in _SPENT_WORDS)
+    if kind == "billing_error" or code in _SPENT or is_spent:
         return 402
     # An error in the middle of a stream comes with the status of the stream, 200.
-    return int(error.status_code) if error.status_code >= 400 else _STATUS.get(error.type, 500)
+    return status if status >= 400 else _STATUS.get(kind, 500)
 
 
-def _lacks_credit(error: Any) -> bool:
-    # The API has no code for it; should its wording change, the price is a session renewed in vain.
-    return "credit balance" in str(error.api_message).lower()
-
-
-def _told(error: Any) -> str:
-    """The API's own words; the text of a gateway's error page is none."""
-    said = f"{error.type}: {error.api_message}" if error.type else f"HTTP status {error.status_code}"
+def _told(error: Any, kind: str | None, words: str) -> str:
+    """The API's own words; the text of a gateway's error page is not told."""
+    said = f"{kind}: {words}" if kind else f"HTTP status {error.status_code}"
     return f"{said} (request {error.request_id})" if error.request_id else said

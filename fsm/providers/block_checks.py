@@ -28,7 +28,8 @@ class Kind:
 
     Attributes:
         needs: the fields it must have, each a text that is not empty.
-        may: the fields it may have besides; None for any.
+        texts: the fields it must have, each a text that may be empty.
+        may: the other fields it may have; None for any.
         sources: the kinds of its field ``source``, if it has one that is an object.
         media: the values that its ``media_type`` may have; empty for any.
         inner: the kinds of block that its ``content`` may be a list of; ``content`` may also be text or be missing.
@@ -41,6 +42,7 @@ class Kind:
     media: tuple[str, ...] = ()
     inner: Mapping[str, Kind] = field(factory=dict)
     one_of: Mapping[str, tuple[str, ...]] = field(factory=dict)
+    texts: tuple[str, ...] = ()
 
 
 def check_blocks(blocks: Iterable[Block], kinds: Mapping[str, Kind], api: str) -> None:
@@ -85,12 +87,15 @@ def _check_fields(thing: Mapping[str, Any], kind: Kind, where: str, api: str) ->
     for needed in kind.needs:
         if not isinstance(thing.get(needed), str) or not thing[needed]:
             raise InvalidContent(f"{where} must have a text {needed!r} that is not empty")
+    for needed in kind.texts:
+        if not isinstance(thing.get(needed), str):
+            raise InvalidContent(f"{where} must have a text {needed!r}")
     for name, values in {**kind.one_of, **({"media_type": kind.media} if kind.media else {})}.items():
         if thing.get(name) not in values:
             raise InvalidContent(f"{name!r} of {where} must be {_listed(values)}, and is {thing.get(name)!r}")
     if kind.may is None:
         return
-    own = {"type", *kind.needs, *kind.may, *kind.one_of}
+    own = {"type", *kind.needs, *kind.texts, *kind.may, *kind.one_of}
     own |= ({"source"} if kind.sources else set()) | ({"content"} if kind.inner else set())
     if unknown := sorted(thing.keys() - own):
         raise InvalidContent(f"{where} has the field {unknown[0]!r}, which {api} does not take; leave it out")

@@ -6,26 +6,65 @@ API pauses (``pause_turn``) is asked to go on within the same turn. It promises 
 
 * a tool call is handed out only when its arguments are whole;
 * the content of its result can be sent again as it is;
-* no error of the API or of the network leaves it but as a result, and a session is called dead only for an error
-  that would come back with it; see :func:`failure`.
+* whatever the SDK raises becomes a result, and a session is called dead only by evidence about its transcript.
+
+Where an error leaves open whether the transcript is at fault, :attr:`Exchange.question` is what to ask
+``count_tokens``, once; :meth:`Exchange.answered` takes what came of it.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from typing import Any, NoReturn
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
-from fsm.content import Block
+import attrs
+from attrs import frozen
+
+from fsm.content import text_block
 from fsm.provider import Request
+from fsm.providers import messages_evidence as evidence
 from fsm.providers.anthropic_errors import Failed
+from fsm.providers.messages_answer import Answer
+from fsm.providers.messages_evidence import Fault, Sent
 from fsm.providers.messages_transcript import api_messages, container_of, continued, settled
-from fsm.results import EXPIRED, Event, Result, TextDelta, ToolUse
+from fsm.results import EXPIRED, Event, Result
 
-__all__ = ["Exchange", "failure"]
+__all__ = ["END", "Exchange", "Question"]
+
+END = object()
+"""Comes after the last event of the SDK's stream; an event may be null."""
 
 CONTINUATIONS = 8
 """How often a paused answer is continued within one turn."""
+
+ASKING = text_block("?")
+"""A message that nobody refuses, after which an old transcript ends as the API demands."""
+
+_IN_DOUBT = frozenset({Fault.TRANSCRIPT, Fault.FULL, Fault.LARGE, Fault.CONTENT, Fault.UNKNOWN})
+"""What may be the end of a session, if it is the stored transcript that is at fault."""
+
+_SUBTYPES: Mapping[Fault, str] = {
+    Fault.ANSWER: "error_refusal",
+    Fault.MESSAGE: "error_message",
+    Fault.SETTINGS: "error_configuration",
+}
+
+
+@frozen
+class Question:
+    """What ``count_tokens`` is to be asked.
+
+    Attributes:
+        messages: the messages to count.
+        failed: the error that left it open which message is at fault.
+        fault: what that one is about.
+    """
+
+    messages: list[dict[str, Any]]
+    failed: Failed
+    fault: Fault
 
 
 class Exchange:
@@ -33,172 +72,221 @@ class Exchange:
 
     Args:
         request: what is asked.
-        call: the arguments of ``messages.stream`` that are the same in every turn.
+        call: the arguments of ``messages.create`` that are the same in every turn.
+        parameters: the names of all that ``messages.create`` takes.
 
     Attributes:
         result: the result, once the turn is over; None before.
+        question: what to ask ``count_tokens`` before the turn is over; None if there is no doubt.
+        is_open: whether more of the answer is to come.
 
     >>> from fsm.content import text_block
     >>> exchange = Exchange(Request("k", 1, 1, (text_block("hello"),)), {"model": "m"})
     >>> exchange.arguments
     {'model': 'm', 'messages': [{'role': 'user', 'content': [{'type': 'text', 'text': 'hello'}]}]}
-    >>> exchange.ended()
+    >>> exchange.feed(END)
+    ()
     >>> exchange.result.subtype
     'error_connection'
     """
 
-    def __init__(self, request: Request, call: Mapping[str, Any]) -> None:
+    def __init__(self, request: Request, call: Mapping[str, Any], parameters: frozenset[str] = frozenset()) -> None:
         self.result: Result | None = None
-        self._message: Any = None
+        self.question: Question | None = None
+        self.is_open = True
+        self._request = request
         self._call = call
+        self._parameters = parameters
         self._resumed = request.session_id
         self._name = request.session_id
-        self._asked = api_messages(request.history, request.content)
-        self._messages = self._asked
-        self._container = container_of(request.history) if request.session_id else None
-        self._blocks: list[Block] = []
+        self._messages = api_messages(request.history, request.content)
+        self._asked = self._messages
+        self._stored_container = container_of(request.history) if request.session_id else None
+        self._container = self._stored_container
+        self._answer = Answer()
+        self._blocks: list[Any] = []
         self._usage: dict[str, Any] = {}
         self._rounds = 0
-        self._open()
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The arguments of the next call of ``messages.stream``."""
+        """The arguments of the next call of ``messages.create``."""
         arguments = {**self._call, "messages": self._messages}
         given = arguments.get("container")
         if self._container is not None and not isinstance(given, str):
             arguments["container"] = {**given, "id": self._container} if given else self._container
         return arguments
 
-    def feed(self, event: Any) -> Event | None:
-        """Take the next event of the SDK's stream; return what the caller is to hear, if anything."""
-        match event.type:
-            case "content_block_start":
-                self._json = ""
-            case "content_block_delta":
-                return self._delta(event.delta)
-            case "content_block_stop" if event.content_block.type == "tool_use":
-                return self._tool_use(event.index, event.content_block)
-            case "message_stop":
-                self._message = event.message
-        return None
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Whatever is raised inside, where the SDK is asked and read, ends the turn with a result."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001  # the SDK raises AttributeError, TypeError, … for a field that is null
+            self.failed(error)
 
-    def ended(self) -> None:
-        """The stream has ended: the turn is over, or :attr:`arguments` says how to go on."""
-        if self._message is None:
-            self.result = self._error("error_connection", "the stream ended before the message was complete")
+    def feed(self, event: Any) -> tuple[Event, ...]:
+        """Take the next event of the SDK's stream, or :data:`END`; return what the caller is to hear."""
+        if event is not END:
+            told = self._answer.feed(event.to_dict(mode="json", warnings=False))
+        elif self._answer.stop_reason is None:
+            told = ()
+            self._over(self._error("error_connection", "the stream ended before the message was complete"))
         else:
-            self._complete(self._message)
+            told = self._answer.end()
+        if self._answer.is_whole and self.is_open:
+            self._complete()
+        return told
 
     def failed(self, error: Exception) -> None:
-        """One of the SDK's errors was raised: the turn is over."""
-        self.result = failure(error, self._resumed, refusable=self._rounds == 0, usage=self._usage or None)
+        """The SDK has raised an error: the turn is over, or there is a :attr:`question`."""
+        failed = Failed.of(error)
+        if self._rounds or self._answer.has_begun:
+            # The API has accepted the transcript, and said something already.
+            fault = evidence.fault_of(failed, self._sent(is_known=False))
+            self._over(self._failure(failed, fault if fault in {Fault.ANSWER, Fault.SETTINGS} else Fault.OTHER))
+            return
+        fault = evidence.fault_of(failed, self._sent())
+        if self._resumed is None or fault not in _IN_DOUBT:
+            self._over(self._failure(failed, fault))
+        elif self._is_certain(fault, failed):
+            self._over(self._dead(failed))
+        else:
+            self.is_open = False
+            is_about_the_new = fault is Fault.FULL
+            history, content = ((), self._request.content) if is_about_the_new else (self._request.history, (ASKING,))
+            self.question = Question(api_messages(history, content), failed, fault)
 
-    def _open(self) -> None:
-        self._message = None
-        self._json = ""
-        self._cut_off: set[int] = set()
+    def answered(self, question: Question, answer: Any) -> None:
+        """The API was asked, or could not be asked.
 
-    def _delta(self, delta: Any) -> Event | None:
-        if delta.type == "text_delta" and delta.text:
-            return TextDelta(delta.text)
-        if delta.type == "input_json_delta":
-            self._json += delta.partial_json
-        return None
+        Args:
+            question: what it was asked.
+            answer: what ``count_tokens`` returned, or the exception that it raised.
+        """
+        self.question = None
+        failed, fault = question.failed, question.fault
+        refused = Failed.of(answer) if isinstance(answer, Exception) else None
+        if fault is Fault.FULL:
+            self._over(self._judge_full(failed, refused, getattr(answer, "input_tokens", None)))
+        elif refused is None:
+            self._over(self._failure(failed, fault if fault is Fault.UNKNOWN else Fault.MESSAGE))
+        elif evidence.is_evidence(refused, self._sent_before(len(question.messages))):
+            self._over(self._dead(failed))
+        else:
+            self._over(self._failure(failed, Fault.OTHER))
 
-    def _tool_use(self, index: int, block: Any) -> Event | None:
-        """The call, if its arguments are whole; ``max_tokens`` cuts them off anywhere."""
-        try:
-            arguments = json.loads(self._json, parse_constant=_refuse) if self._json.strip() else block.input
-        except ValueError:
-            arguments = None
-        if isinstance(arguments, dict):
-            return ToolUse(block.id, block.name, arguments)
-        self._cut_off.add(index)
-        return None
+    def _judge_full(self, failed: Failed, refused: Failed | None, tokens: object) -> Result:
+        """The session is full, unless the newest message would fill a new one too."""
+        if refused is not None:
+            is_too_long = evidence.fault_of(refused, self._sent()) is Fault.FULL
+            return self._failure(failed, Fault.MESSAGE if is_too_long else Fault.OTHER)
+        if not isinstance(tokens, int):
+            return self._failure(failed, Fault.OTHER)
+        return self._failure(failed, Fault.MESSAGE) if tokens > evidence.limit_of(failed) else self._dead(failed)
 
-    def _complete(self, message: Any) -> None:
+    def _is_certain(self, fault: Fault, failed: Failed) -> bool:
+        """Whether the transcript is at fault beyond doubt."""
+        match fault:
+            case Fault.TRANSCRIPT:
+                return True
+            case Fault.FULL:
+                return evidence.most_tokens(self._request.content) * 2 <= evidence.limit_of(failed)
+            case Fault.LARGE:
+                whole, new = evidence.size(self._messages), evidence.size(self._request.content)
+                return whole > evidence.BYTES and new * 16 <= whole
+        return False
+
+    def _sent(self, *, is_known: bool = True) -> Sent:
+        newest = len(self._messages) - 1
+        if not is_known:
+            return Sent(newest, parameters=self._parameters)
+        history = self._request.history
+        new = evidence.names_in(self._request.content)
+        stored = frozenset[str]().union(*(evidence.names_in(message.content) for message in history))
+        container = self._stored_container if not isinstance(self._call.get("container"), str) else None
+        own = frozenset({container} if container else ())
+        is_mixed = bool(history) and history[-1].role == "user"
+        return Sent(newest, is_mixed, (stored | own) - new, new, self._parameters, container is not None)
+
+    def _sent_before(self, count: int) -> Sent:
+        """The old transcript alone: whatever message of it is named, it was stored."""
+        return attrs.evolve(self._sent(), newest=count, is_mixed=False, new=frozenset())
+
+    def _complete(self) -> None:
+        answer = self._answer
         self._rounds += 1
-        self._name = self._name or message.id
-        self._blocks += [_as_json(block) for index, block in enumerate(message.content) if index not in self._cut_off]
-        self._usage = _sum(self._usage, _as_json(message.usage))
-        if message.container is not None:
-            self._container = message.container.id
-        if message.stop_reason == "pause_turn" and self._rounds <= CONTINUATIONS:
+        self._name = self._name or answer.id or f"local-{uuid.uuid4()}"
+        self._blocks += answer.blocks
+        self._usage = _sum(self._usage, answer.usage)
+        self._container = answer.container or self._container
+        if answer.stop_reason == "pause_turn" and self._rounds <= CONTINUATIONS:
             paused = continued(self._asked, self._blocks)
             if paused is not None:
                 self._messages = paused
-                self._open()
+                self._answer = Answer()
+                self.is_open = False
                 return
-        self.result = self._judge(message)
+        self._over(self._judge(answer))
 
-    def _judge(self, message: Any) -> Result:
-        match message.stop_reason:
+    def reopen(self) -> None:
+        """A round is over, and the next one is about to be asked."""
+        self.is_open = True
+
+    def _judge(self, answer: Answer) -> Result:
+        match answer.stop_reason:
             case "refusal":
-                return self._error("error_refusal", _why_refused(message), message)
+                return self._error("error_refusal", _why_refused(answer.message), answer)
             case "model_context_window_exceeded":
                 subtype = EXPIRED if self._resumed else "error_context_window"
-                return self._error(subtype, "the conversation has outgrown the model's context window", message)
+                return self._error(subtype, "the conversation has outgrown the model's context window", answer)
         return Result(
             session_id=self._name,
-            stop_reason=message.stop_reason,
+            stop_reason=answer.stop_reason,
             usage=self._usage,
-            raw=_as_json(message),
-            content=settled(self._blocks, message.stop_reason),
+            raw=answer.message,
+            content=settled(self._blocks, answer.stop_reason),
             provider_data={"container": self._container} if self._container else None,
         )
 
-    def _error(self, subtype: str, told: str, message: Any = None) -> Result:
+    def _over(self, result: Result) -> None:
+        self.result = result
+        self.is_open = False
+
+    def _dead(self, failed: Failed) -> Result:
+        return attrs.evolve(self._failure(failed, Fault.OTHER), subtype=EXPIRED)
+
+    def _failure(self, failed: Failed, fault: Fault) -> Result:
+        is_too_long = self._resumed is None and (fault is Fault.FULL or failed.status == 413)
+        return Result(
+            subtype="error_context_window" if is_too_long else _SUBTYPES.get(fault, failed.subtype),
+            is_error=True,
+            session_id=self._resumed,
+            errors=(failed.told,),
+            http_status=failed.status,
+            usage=self._usage or None,
+        )
+
+    def _error(self, subtype: str, told: str, answer: Answer | None = None) -> Result:
         return Result(
             subtype=subtype,
             is_error=True,
             session_id=self._resumed,
             errors=(told,),
-            stop_reason=message.stop_reason if message is not None else None,
+            stop_reason=answer.stop_reason if answer is not None else None,
             usage=self._usage or None,
-            raw=_as_json(message) if message is not None else None,
+            raw=answer.message if answer is not None else None,
         )
 
 
-def failure(error: Exception, session_id: str | None, *, refusable: bool, usage: Mapping[str, Any] | None) -> Result:
-    """The result that an error means.
-
-    A resumed transcript is dead if the API refuses it: 400 ``invalid_request_error``, 404, 413. Not if the account is
-    what is wrong: a missing credit is reported as a bad request too, and it would cost every conversation its
-    session; it is told as 402. A wrong model name is a 404 like any other: the new session fails as well, and names
-    none. Every other error leaves the session as it was.
-
-    Args:
-        error: one of :func:`~fsm.providers.anthropic_errors.failures`.
-        session_id: the session that was resumed, or None.
-        refusable: whether it was the transcript that was sent; False for the continuation of a paused answer, whose
-            transcript the API had already accepted.
-        usage: the tokens that the turn had used before.
-    """
-    failed = Failed.of(error)
-    is_dead = session_id is not None and refusable and (failed.is_refusal or failed.status in {404, 413})
-    return Result(
-        subtype=EXPIRED if is_dead else failed.subtype,
-        is_error=True,
-        session_id=session_id,
-        errors=(failed.told,),
-        http_status=failed.status,
-        usage=usage,
-    )
-
-
-def _why_refused(message: Any) -> str:
-    details = _as_json(message).get("stop_details") or {}
-    return str(details.get("explanation") or details.get("category") or "the model refused")
-
-
-def _as_json(model: Any) -> dict[str, Any]:
-    """What the API sent and nothing that the SDK added: the SDK's own way of sending it back."""
-    return dict(model.to_dict(mode="json", warnings=False))
+def _why_refused(message: Mapping[str, Any]) -> str:
+    details = message.get("stop_details")
+    told = details if isinstance(details, Mapping) else {}
+    return str(told.get("explanation") or told.get("category") or "the model refused")
 
 
 def _sum(total: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    """Token counts added up, object by object; what is no number is taken from the newer.
+    """Token counts added up, object by object; what is not a number is taken from the newer.
 
     >>> _sum({"output_tokens": 1, "tier": "a"}, {"output_tokens": 2, "tier": None, "search": {"n": 1}})
     {'output_tokens': 3, 'tier': 'a', 'search': {'n': 1}}
@@ -213,7 +301,3 @@ def _sum(total: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
         elif value is not None or name not in summed:
             summed[name] = value
     return summed
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON")

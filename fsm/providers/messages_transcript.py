@@ -5,11 +5,14 @@ sound. A refused transcript is refused every time, so :func:`api_messages` promi
 stored:
 
 * the first message is of the user, and no two messages in a row are of the same role;
-* each tool call is answered at the start of the next message, by an error if nobody answered it; an answer to a call
-  that is not there is told as text;
-* no text is blank, no message is empty, no answer ends in a thought.
+* each tool call is answered at the start of the next message, by an error if no result was recorded; a result whose
+  call is not right before it is told as text;
+* no text is blank, at any depth; no message is empty, no answer ends in a thought;
+* every text can be sent as UTF-8;
+* only the newest message has marks for the cache (``cache_control``), which are of one request.
 
-What the API signed (thinking) or runs itself (server tools) is sent back as it came.
+It also promises that a request begins with all that the request before it had, the marks aside: that is what the
+API's cache goes by. What the API signed (thinking) or runs itself (server tools) is sent back as it came.
 """
 
 from __future__ import annotations
@@ -17,49 +20,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fsm.content import Block, plain, text_block
-from fsm.providers.block_checks import IMAGES, Kind, check_blocks
+from fsm.content import Block, plain, text_block, well_formed
 from fsm.records import Message, Role
 
-__all__ = ["api_messages", "check_content", "container_of", "continued", "settled"]
+__all__ = ["api_messages", "container_of", "continued", "marks", "settled"]
 
+EMPTY = "(empty)"
 LEFT_OUT = "(The beginning of this conversation is left out.)"
-NOT_ANSWERED = "The call was not answered: the turn ended before the tool had run."
-
-_SHOWN: Mapping[str, Kind] = {
-    "text": Kind(needs=("text",)),
-    "image": Kind(
-        sources={
-            "base64": Kind(needs=("data", "media_type"), media=IMAGES),
-            "url": Kind(needs=("url",)),
-            "file": Kind(needs=("file_id",)),
-        }
-    ),
-    "document": Kind(
-        sources={
-            "base64": Kind(needs=("data", "media_type"), media=("application/pdf",)),
-            "text": Kind(needs=("data", "media_type"), media=("text/plain",)),
-            "content": Kind(),
-            "url": Kind(needs=("url",)),
-            "file": Kind(needs=("file_id",)),
-        }
-    ),
-    "search_result": Kind(needs=("source", "title")),
-}
-_TAKEN: Mapping[str, Kind] = {
-    **_SHOWN,
-    "tool_result": Kind(needs=("tool_use_id",), inner={**_SHOWN, "tool_reference": Kind(needs=("tool_name",))}),
-    "container_upload": Kind(needs=("file_id",)),
-}
-"""What the API takes from a user. Fields that it has besides, such as ``cache_control``, are its own to check."""
+NOT_ANSWERED = "no result was recorded; it may have run"
+NO_OUTPUT = "(no output)"
 
 _THOUGHTS = frozenset({"thinking", "redacted_thinking"})
 _SERVER_CALLS = frozenset({"server_tool_use", "mcp_tool_use"})
-
-
-def check_content(content: Iterable[Block]) -> None:
-    """Refuse what the Messages API takes from no user; see :func:`~fsm.providers.block_checks.check_blocks`."""
-    check_blocks(content, _TAKEN, "the Messages API")
 
 
 def api_messages(history: Iterable[Message], content: Sequence[Block]) -> list[dict[str, Any]]:
@@ -76,16 +48,17 @@ def api_messages(history: Iterable[Message], content: Sequence[Block]) -> list[d
     [{'role': 'user', 'content': [{'type': 'text', 'text': 'hello'}]}]
     """
     messages: list[dict[str, Any]] = []
+    heard: list[list[dict[str, Any]]] = []
     for message in history:
-        _append(messages, message.role, message.content)
-    _append(messages, "user", content)
-    if messages and messages[0]["role"] != "user":
-        messages.insert(0, {"role": "user", "content": [text_block(LEFT_OUT)]})
-    calls: list[str] = []
-    for sent in messages:
-        if sent["role"] == "user":
-            sent["content"] = _answered(sent["content"], calls)
-        calls = [block["id"] for block in sent["content"] if block["type"] == "tool_use"]
+        blocks = _sendable(message.content, keep_marks=False)
+        if message.role == "user":
+            heard.append(blocks or [dict(text_block(EMPTY))])
+        elif blocks := _without_last_thoughts(blocks):
+            _hear(messages, heard)
+            _append(messages, message.role, blocks)
+            heard = []
+    heard.append(_sendable(content, keep_marks=True) or [dict(text_block(EMPTY))])
+    _hear(messages, heard)
     return messages
 
 
@@ -96,14 +69,12 @@ def continued(messages: Sequence[dict[str, Any]], blocks: Iterable[Block]) -> li
     >>> continued(asked, [{"type": "text", "text": "Wait "}])[-1]
     {'role': 'assistant', 'content': [{'type': 'text', 'text': 'Wait'}]}
     """
-    sent = [*messages]
-    _append(sent, "assistant", blocks)
-    if sent[-1]["role"] != "assistant":
+    said = _without_last_thoughts(_sendable(blocks, keep_marks=False))
+    if not said:
         return None
-    last = sent[-1]["content"][-1]
-    if last["type"] == "text":
-        last["text"] = last["text"].rstrip()
-    return sent
+    if said[-1]["type"] == "text":
+        said[-1]["text"] = said[-1]["text"].rstrip()
+    return [*messages, {"role": "assistant", "content": said}]
 
 
 def settled(blocks: Sequence[Block], stop_reason: str | None) -> tuple[Block, ...]:
@@ -117,7 +88,7 @@ def settled(blocks: Sequence[Block], stop_reason: str | None) -> tuple[Block, ..
     """
     if stop_reason == "tool_use":
         return tuple(blocks)
-    answered = {block["tool_use_id"] for block in blocks if "tool_use_id" in block}
+    answered = [block["tool_use_id"] for block in blocks if "tool_use_id" in block]
     return tuple(block for block in blocks if block["type"] not in _SERVER_CALLS or block.get("id") in answered)
 
 
@@ -134,35 +105,114 @@ def container_of(history: Sequence[Message]) -> str | None:
     return None
 
 
-def _append(messages: list[dict[str, Any]], role: Role, blocks: Iterable[Block]) -> None:
-    sendable = [dict(block) for block in blocks if not _is_blank(block)]
-    while role == "assistant" and sendable and sendable[-1]["type"] in _THOUGHTS:
-        sendable.pop()
-    if not sendable:
-        return
+def marks(blocks: object) -> int:
+    """How many marks for the cache blocks have, at any depth that the API looks into.
+
+    >>> marks([{"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}, {"type": "text", "text": "b"}])
+    1
+    """
+    if not isinstance(blocks, list | tuple):
+        return 0
+    return sum(
+        (block.get("cache_control") is not None) + marks(block.get("content")) + marks(_source_of(block).get("content"))
+        for block in blocks
+        if isinstance(block, Mapping)
+    )
+
+
+def _append(messages: list[dict[str, Any]], role: Role, blocks: list[dict[str, Any]]) -> None:
+    if not messages and role != "user":
+        messages.append({"role": "user", "content": [dict(text_block(LEFT_OUT))]})
     if messages and messages[-1]["role"] == role:
-        messages[-1] = {"role": role, "content": messages[-1]["content"] + sendable}
+        messages[-1] = {"role": role, "content": messages[-1]["content"] + blocks}
     else:
-        messages.append({"role": role, "content": sendable})
+        messages.append({"role": role, "content": blocks})
 
 
-def _is_blank(block: Block) -> bool:
-    return block["type"] == "text" and not str(block.get("text", "")).strip()
+def _hear(messages: list[dict[str, Any]], heard: Sequence[list[dict[str, Any]]]) -> None:
+    """Append what the user said between two answers, after one result for each call of the answer before it."""
+    before = messages[-1]["content"] if messages else []
+    calls = [block["id"] for block in before if block["type"] == "tool_use"]
+    if blocks := _answered(heard, calls):
+        _append(messages, "user", blocks)
 
 
-def _answered(blocks: Sequence[dict[str, Any]], calls: Sequence[str]) -> list[dict[str, Any]]:
-    """The blocks of a user message, after one answer to each of the calls before it."""
-    answers: dict[str, dict[str, Any]] = {}
+def _answered(heard: Sequence[list[dict[str, Any]]], calls: Sequence[str]) -> list[dict[str, Any]]:
+    results: dict[str, dict[str, Any]] = {}
     others: list[dict[str, Any]] = []
-    for block in blocks:
-        if block["type"] != "tool_result":
-            others.append(block)
-        elif block.get("tool_use_id") in calls and block["tool_use_id"] not in answers:
-            answers[block["tool_use_id"]] = block
-        else:
-            others.append(dict(text_block(plain(block))))
-    return [*(answers.get(call) or _not_answered(call) for call in calls), *others]
+    are_open = True
+    for blocks in heard:
+        for block in blocks:
+            call = str(block.get("tool_use_id"))
+            if block["type"] != "tool_result":
+                others.append(block)
+            elif not are_open or call not in calls:
+                others.append(_told(block))
+            else:
+                earlier = results.get(call)
+                if earlier is not None and not _is_same(earlier, block):
+                    others.append(_told(earlier))
+                results[call] = block
+        # A message with more than results was answered by its own turn, and the calls with it.
+        are_open = are_open and all(block["type"] == "tool_result" for block in blocks)
+    return [*(results.get(call) or _not_answered(call) for call in calls), *others]
+
+
+def _is_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return _cleaned(one, keep_marks=False) == _cleaned(other, keep_marks=False)
+
+
+def _told(result: Block) -> dict[str, Any]:
+    return dict(text_block(plain(result)))
 
 
 def _not_answered(call: str) -> dict[str, Any]:
     return {"type": "tool_result", "tool_use_id": call, "is_error": True, "content": NOT_ANSWERED}
+
+
+def _sendable(blocks: Iterable[Block], *, keep_marks: bool) -> list[dict[str, Any]]:
+    return [well_formed(_cleaned(block, keep_marks=keep_marks)) for block in blocks if not _is_blank(block)]
+
+
+def _without_last_thoughts(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    while blocks and blocks[-1]["type"] in _THOUGHTS:
+        blocks.pop()
+    return blocks
+
+
+def _cleaned(block: Block, *, keep_marks: bool) -> dict[str, Any]:
+    """A block without blank texts inside, and without marks unless they are kept."""
+    clean = {name: value for name, value in block.items() if keep_marks or name != "cache_control"}
+    source = _source_of(block)
+    if block["type"] == "tool_result":
+        clean["content"] = _cleaned_content(block.get("content"), NO_OUTPUT, keep_marks=keep_marks)
+    elif block["type"] == "search_result":
+        clean["content"] = _cleaned_content(block.get("content"), EMPTY, keep_marks=keep_marks)
+    elif block["type"] == "document" and source.get("type") == "content":
+        content = _cleaned_content(source.get("content"), EMPTY, keep_marks=keep_marks)
+        clean["source"] = {**source, "content": content}
+    elif block["type"] == "document" and source.get("type") == "text" and not str(source.get("data", "")).strip():
+        clean["source"] = {**source, "data": EMPTY}
+    return clean
+
+
+def _cleaned_content(content: object, empty: str, *, keep_marks: bool) -> Any:
+    if isinstance(content, str):
+        return content if content.strip() else empty
+    if not isinstance(content, list | tuple):
+        return empty if content is None else content
+    blocks = [
+        _cleaned(inner, keep_marks=keep_marks) if isinstance(inner, Mapping) and "type" in inner else inner
+        for inner in content
+        if not (isinstance(inner, Mapping) and _is_blank(inner))
+    ]
+    return blocks or [dict(text_block(empty))]
+
+
+def _source_of(block: Mapping[str, Any]) -> Mapping[str, Any]:
+    source = block.get("source")
+    return source if isinstance(source, Mapping) else {}
+
+
+def _is_blank(block: Mapping[str, Any]) -> bool:
+    return block.get("type") == "text" and not str(block.get("text") or "").strip()

@@ -38,7 +38,8 @@ def test_a_session_outlives_the_process_and_is_healed_when_the_api_refuses_it(ru
     api.will(message(text("One."), id="msg_1"), message(text("Two."), id="msg_2"))
     for line in ("first\n", "second\n"):
         assert run(*CHAT, stdin=line).stderr == ""
-    api.will(error(400, "invalid_request_error"), message(text("Three."), id="msg_3"))
+    refused = error(400, "invalid_request_error", "messages.1: `tool_use` ids were found without `tool_result` blocks")
+    api.will(refused, message(text("Three."), id="msg_3"))
     result = run(*CHAT, stdin="third\n")
     assert (result.exit_code, result.stdout) == (0, "Three.\n")
     assert result.stderr.startswith("(the session had died")

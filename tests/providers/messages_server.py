@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from attrs import field, frozen
 
+_MARKED = ("system", "tools", "messages")
 USAGE = {"input_tokens": 10, "output_tokens": 5}
 
 
@@ -26,7 +27,7 @@ class Answer:
 
     status: int = 200
     body: Any = None
-    events: tuple[dict[str, Any], ...] = ()
+    events: tuple[dict[str, Any] | str, ...] = ()  # a text is sent as it is
     then: str = "end"  # "end" the stream, "cut" the connection, or "wait" until the client has gone
     html: bool = False
     headers: dict[str, str] = field(factory=dict)
@@ -111,6 +112,9 @@ def _block(index: int, block: dict[str, Any]) -> list[dict[str, Any]]:
 
 def refusal_of(request: dict[str, Any]) -> str | None:
     """Why the API would refuse a request for its structure, or None."""
+    marks = sum("cache_control" in found for found in _walk([request.get(name) for name in _MARKED]))
+    if marks > 4:
+        return f"A maximum of 4 blocks with cache_control may be provided. Found {marks}."
     messages = [_in_blocks(sent) for sent in request["messages"] if sent["role"] != "system"]
     if not messages or messages[0]["role"] != "user":
         return "messages: first message must use the user role"
@@ -123,6 +127,13 @@ def refusal_of(request: dict[str, Any]) -> str | None:
     return "messages: tool_use without tool_result" if calls else None
 
 
+def _walk(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        yield value
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _walk(inner)
+
+
 def _in_blocks(sent: dict[str, Any]) -> dict[str, Any]:
     return {**sent, "content": [text(sent["content"])]} if isinstance(sent["content"], str) else sent
 
@@ -131,7 +142,7 @@ def _refusal_of_message(sent: dict[str, Any], calls: list[str], *, last: bool) -
     blocks = sent["content"]
     if sent["role"] not in {"user", "assistant"} or not blocks:
         return "a role and non-empty content are required"
-    if any(block["type"] == "text" and not block["text"].strip() for block in blocks):
+    if any(block.get("type") == "text" and not block["text"].strip() for block in _walk(blocks)):
         return "text content blocks must contain non-whitespace text"
     if any("parsed_output" in block for block in blocks):
         return "parsed_output: Extra inputs are not permitted"
@@ -159,11 +170,18 @@ def _refusal_of_answer(blocks: list[dict[str, Any]], *, last: bool) -> str | Non
     return None
 
 
+def _as_event(event: dict[str, Any]) -> str:
+    return f"event: {event['type']}\ndata: {json.dumps(event)}\n\n"
+
+
 class MessagesServer(ThreadingHTTPServer):
     """The server; use it as a context manager.
 
     Attributes:
-        received: the bodies of the requests, oldest first.
+        received: the bodies of the requests for an answer, oldest first.
+        counted: the bodies of the requests to count tokens, oldest first.
+        asked: path and headers of each request, oldest first.
+        counting: answers a request to count tokens; by default one that the API would refuse is refused.
         otherwise: answers a request when nothing is scripted.
         left: set once a client went away before its answer was over.
         keeps_alive: whether a connection is used again; without it no thread outlives its request.
@@ -174,6 +192,9 @@ class MessagesServer(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.received: list[dict[str, Any]] = []
+        self.counted: list[dict[str, Any]] = []
+        self.asked: list[tuple[str, dict[str, str]]] = []
+        self.counting: Callable[[dict[str, Any]], Answer] | None = None
         self.otherwise: Callable[[dict[str, Any]], Answer] | None = None
         self.left = threading.Event()
         self.keeps_alive = True
@@ -193,6 +214,13 @@ class MessagesServer(ThreadingHTTPServer):
         if self.otherwise is not None and self.answers.empty():
             return self.otherwise(request)
         return self.answers.get_nowait()
+
+    def count_of(self, request: dict[str, Any]) -> Answer:
+        if self.counting is not None:
+            return self.counting(request)
+        if refused := refusal_of(request):
+            return error(400, "invalid_request_error", refused)
+        return Answer(200, {"input_tokens": len(json.dumps(request)) // 4})
 
     def __enter__(self) -> MessagesServer:
         self._thread.start()
@@ -215,13 +243,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        self.server.received.append(request)
-        answer = Answer(404, _error("not_found_error", self.path))
-        if self.path.partition("?")[0] == "/v1/messages":
-            refused = refusal_of(request)
-            answer = error(400, "invalid_request_error", refused) if refused else self.server.answer_to(request)
+        self.server.asked.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
+        match self.path.partition("?")[0]:
+            case "/v1/messages":
+                self.server.received.append(request)
+                refused = refusal_of(request)
+                answer = error(400, "invalid_request_error", refused) if refused else self.server.answer_to(request)
+            case "/v1/messages/count_tokens":
+                self.server.counted.append(request)
+                answer = self.server.count_of(request)
+            case path:
+                answer = Answer(404, _error("not_found_error", path))
         try:
-            self._plain(answer) if answer.status != 200 else self._stream(answer)
+            self._stream(answer) if answer.status == 200 and answer.body is None else self._plain(answer)
         except ConnectionError:
             # How a client that leaves without reading all looks from here.
             self.server.left.set()
@@ -244,7 +278,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("connection", "close")
         self.end_headers()
         for event in answer.events:
-            self._chunk(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode())
+            self._chunk((event if isinstance(event, str) else _as_event(event)).encode("utf-8", "surrogatepass"))
         match answer.then:
             case "end":
                 self._chunk(b"")

@@ -34,7 +34,6 @@ from tests.providers.messages_server import (
     begun,
     error,
     error_event,
-    finished,
     message,
     streamed,
     text,
@@ -227,7 +226,7 @@ def test_a_call_that_nobody_answered_is_answered_by_an_error(way: Way) -> None:
     assert way.result(resumed([text("forget it"), answer], *history)).trigger is Trigger.SUCCEEDED
     first, second, third = way.server.received[0]["messages"][2]["content"]
     assert (first["tool_use_id"], first["is_error"]) == ("t1", True)
-    assert first["content"] == "The call was not answered: the turn ended before the tool had run."
+    assert first["content"] == "no result was recorded; it may have run"
     assert (second, third) == (answer, text("forget it"))
 
 
@@ -264,10 +263,10 @@ def test_two_calls_in_one_answer_have_each_its_own_arguments(way: Way) -> None:
 
 
 def test_a_stream_that_ends_without_its_message_is_a_connection_error() -> None:
-    from fsm.providers.messages_exchange import Exchange
+    from fsm.providers.messages_exchange import END, Exchange
 
     exchange = Exchange(resumed(), {})
-    exchange.ended()
+    assert exchange.feed(END) == ()
     assert exchange.result == Result(
         subtype="error_connection",
         is_error=True,
@@ -431,29 +430,17 @@ def test_a_full_context_window_ends_a_resumed_session_and_fails_a_new_one(way: W
     assert "context window" in fresh.errors[0]
 
 
-REFUSALS = [
-    error(400, "invalid_request_error"),
-    error(404, "not_found_error"),
-    error(413, "request_too_large"),
-    Answer(413, "<html>too large</html>", html=True),
-]
+TOO_LARGE = [error(413, "request_too_large"), Answer(413, "<html>too large</html>", html=True)]
 
 
-@pytest.mark.parametrize("answer", REFUSALS, ids=lambda answer: str(answer.status))
-def test_a_resumed_transcript_that_is_refused_is_a_dead_session(way: Way, answer: Answer) -> None:
-    way.server.will(answer)
-    result = way.result(resumed())
-    assert (result.trigger, result.session_id, result.http_status) == (Trigger.EXPIRED, "msg_0", answer.status)
-    assert "html" not in result.errors[0]
-    assert not answer.html or result.errors[0].startswith(f"HTTP status {answer.status} ")
-    assert "req_1" in result.errors[0]
-
-
-@pytest.mark.parametrize("answer", REFUSALS, ids=lambda answer: str(answer.status))
-def test_a_new_transcript_that_is_refused_fails_and_names_no_session(way: Way, answer: Answer) -> None:
+@pytest.mark.parametrize("answer", TOO_LARGE, ids=["API", "gateway"])
+def test_a_new_transcript_that_is_too_large_fails_as_such_and_names_no_session(way: Way, answer: Answer) -> None:
     way.server.will(answer)
     result = way.result(request())
-    assert (result.subtype, result.session_id, result.http_status) == ("error_api", None, answer.status)
+    assert (result.subtype, result.session_id, result.http_status) == ("error_context_window", None, 413)
+    assert "html" not in result.errors[0]
+    assert not answer.html or result.errors[0].startswith("HTTP status 413 ")
+    assert "req_1" in result.errors[0]
 
 
 @pytest.mark.parametrize(
@@ -461,6 +448,8 @@ def test_a_new_transcript_that_is_refused_fails_and_names_no_session(way: Way, a
     [
         (error(400, "invalid_request_error", "Your credit balance is too low to access the API."), 402),
         (error(400, "billing_error"), 402),
+        (error(400, "invalid_request_error", "You have reached your specified API usage limits."), 402),
+        (error(429, "rate_limit_error", code="enforced_spend_limit_reached"), 402),
         (error(400, "invalid_request_error", code="organization_on_hold"), 400),
         (Answer(400, "<html>bad request</html>", html=True), 400),
         (error(401, "authentication_error"), 401),
@@ -480,29 +469,27 @@ def test_any_other_error_of_the_api_leaves_the_session_resumable(way: Way, answe
 
 @sdk_leaves_generators
 @pytest.mark.parametrize(
-    ("kind", "status", "trigger"),
+    ("kind", "status"),
     [
-        ("overloaded_error", 529, Trigger.FAILED),
-        ("rate_limit_error", 429, Trigger.FAILED),
-        ("api_error", 500, Trigger.FAILED),
-        ("some_new_error", 500, Trigger.FAILED),
-        ("invalid_request_error", 400, Trigger.EXPIRED),
+        ("overloaded_error", 529),
+        ("rate_limit_error", 429),
+        ("api_error", 500),
+        ("some_new_error", 500),
+        ("invalid_request_error", 400),
     ],
 )
-def test_an_error_in_the_middle_of_a_stream_is_told_by_its_type(
-    way: Way, kind: str, status: int, trigger: Trigger
-) -> None:
+def test_an_error_in_the_middle_of_a_stream_is_told_by_its_type(way: Way, kind: str, status: int) -> None:
     half = streamed(text("Hello"))[:2]
     way.server.will(Answer(events=(*begun(), *half, error_event(kind))))
     *deltas, result = way.ask(resumed())[0]
     assert deltas == [TextDelta("He")]
-    assert (result.http_status, result.trigger, result.session_id) == (status, trigger, "msg_0")
+    assert (result.http_status, result.trigger, result.session_id) == (status, Trigger.FAILED, "msg_0")
     assert result.errors == (f"{kind}: told in the stream",)
 
 
 @pytest.mark.parametrize("then", ["cut", "end"])
 def test_a_stream_that_is_cut_off_is_a_connection_error_and_keeps_the_session(way: Way, then: str) -> None:
-    way.server.will(Answer(events=(*begun(), *streamed(text("Hello")), *finished()[:1]), then=then))
+    way.server.will(Answer(events=(*begun(), *streamed(text("Hello"))), then=then))
     *deltas, result = way.ask(resumed())[0]
     assert deltas == [TextDelta("He"), TextDelta("llo")]
     assert (result.subtype, result.trigger, result.session_id) == ("error_connection", Trigger.FAILED, "msg_0")
@@ -536,9 +523,12 @@ def test_lost_credentials_are_told_as_such() -> None:
 
 
 def _failure_of(error: Exception) -> Result:
-    from fsm.providers.messages_exchange import failure
+    from fsm.providers.messages_exchange import Exchange
 
-    return failure(error, "msg_0", refusable=True, usage=None)
+    exchange = Exchange(request(session="msg_0"), {})
+    exchange.failed(error)
+    assert exchange.result is not None
+    return exchange.result
 
 
 # Closing, constructing
@@ -586,14 +576,10 @@ def test_without_a_client_of_ones_own_both_are_made_from_the_environment(
     server.will(message(text("Hi.")), message(text("Hi.")))
     provider = AnthropicMessages(model="m")
     assert list(provider.stream(request()))[-1].session_id == "msg_1"
-    assert provider._client is not None
-    provider._client.close()
+    provider._clients.sync("k").close()
 
     async def ask() -> list[Event]:
-        events = [event async for event in provider.astream(request())]
-        assert provider._async_client is not None
-        await provider._async_client.close()
-        return events
+        return [event async for event in provider.astream(request())]
 
     assert anyio.run(ask)[-1].session_id == "msg_1"  # type: ignore[union-attr]
 
@@ -613,10 +599,10 @@ def test_a_client_of_one_kind_is_never_replaced_by_one_from_the_environment() ->
         anyio.run(only_async)
 
 
-def test_options_that_the_sdk_does_not_know_yet_are_sent_as_they_are(way: Way) -> None:
+def test_what_only_the_api_knows_is_sent_in_extra_body_as_it_is(way: Way) -> None:
     way.server.will(message(text("a")))
-    way.result(request(), options={"some_new_option": 1, "extra_body": {"another": 2}})
-    assert (way.server.received[0]["some_new_option"], way.server.received[0]["another"]) == (1, 2)
+    way.result(request(), options={"extra_body": {"another": 2}})
+    assert way.server.received[0]["another"] == 2
 
 
 def test_options_can_not_set_what_has_a_place_of_its_own() -> None:
@@ -635,13 +621,15 @@ def test_it_is_a_provider_both_ways_and_wants_the_transcript() -> None:
 class Closing(AnthropicMessages):
     """The provider, for a kit that closes what it makes."""
 
+    def __init__(self, client: anthropic.Anthropic, async_client: anthropic.AsyncAnthropic) -> None:
+        super().__init__(model="m", client=client, async_client=async_client)
+        self._to_close = client, async_client
+
     def close(self) -> None:
-        assert self._client is not None
-        self._client.close()
+        self._to_close[0].close()
 
     async def aclose(self) -> None:
-        assert self._async_client is not None
-        await self._async_client.close()
+        await self._to_close[1].close()
 
 
 class Talkative(queue.SimpleQueue[Answer]):
@@ -667,7 +655,6 @@ def test_it_keeps_the_promises_of_a_provider() -> None:
             http = anthropic.DefaultHttpxClient(trust_env=False)
             async_http = anthropic.DefaultAsyncHttpxClient(trust_env=False)
             return Closing(
-                model="m",
                 client=anthropic.Anthropic(**given, http_client=http),
                 async_client=anthropic.AsyncAnthropic(**given, http_client=async_http),
             )
