@@ -22,7 +22,9 @@ class DictStore:
     def commit(self, step):
         with self.lock:
             rows = self.rows.get(step.before.key, {**EMPTY, "conversation": None})
-            if (rows["conversation"].version if rows["conversation"] else 0) != step.before.version:
+            if rows["conversation"] and seen(rows["conversation"]) != seen(step.before):
+                raise Conflict("another commit took its place; load it and decide again", step.before.key)
+            if not rows["conversation"] and step.before.version:
                 raise Conflict("somebody else was first; load it and decide again", step.before.key)
             for effect in step.effects:
                 rows = written(rows, effect)
@@ -78,6 +80,10 @@ class DictStore:
         lapsed = [conversation for conversation in running if until is None or conversation.running.until <= until]
         following = [one for one in lapsed if after is None or lease(one) > lease(after)]
         return sorted(following, key=lease)[:limit]
+
+
+def seen(conversation):
+    return conversation.id, conversation.version, conversation.updated_at
 
 
 # [store end]

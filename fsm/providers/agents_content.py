@@ -4,7 +4,8 @@ A message is one ``user.message``. Blocks that answer a tool call become events 
 ``tool_result`` is a ``user.custom_tool_result`` for a tool of the caller's, a ``user.tool_result`` for one of the
 agent's own that the caller runs, and a ``tool_confirmation`` allows or denies a call that asks for it. An answer to a
 call that nobody waits for is told as text. A call that is left open would keep the session from hearing any new
-message, so where there is one, open calls are answered by an error, or denied.
+message. So open calls are answered too: by the result that is stored, even if the turn that brought it failed (G23),
+else by an error that says what is known, or they are denied.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ LABELS = ("conversation_key", "session_number")
 LABEL_LENGTH = 512
 """The longest value in a session's metadata, in characters."""
 
-NOT_ANSWERED = "The call was not answered: the user said something else instead."
+NOT_RECORDED = "no result was recorded; it may have run"
+NOT_ALLOWED = "no answer was recorded, so the call is denied"
 
 _TEXT = Kind(needs=("text",), may=())
 _URL = Kind(needs=("url",), may=())
@@ -101,31 +103,43 @@ def first_events(history: Sequence[Message], content: Iterable[Block]) -> list[d
     return [{"type": "user.message", "content": blocks}]
 
 
-def next_events(content: Iterable[Block], pending: Mapping[str, Call]) -> list[dict[str, Any]]:
+def next_events(
+    content: Iterable[Block], pending: Mapping[str, Call], history: Iterable[Message] = ()
+) -> list[dict[str, Any]]:
     """The events that go on with a session.
 
     Args:
         content: the new message.
         pending: the calls that the session waits for.
+        history: tool results that are stored, oldest first; those that the session does not wait for are not told.
 
     >>> answer = {"type": "tool_result", "tool_use_id": "t1", "content": "3"}
     >>> next_events([answer], {"t1": Call("agent.custom_tool_use", "add")})
     [{'type': 'user.custom_tool_result', 'custom_tool_use_id': 't1', 'content': [{'type': 'text', 'text': '3'}]}]
     """
     open_calls = dict(pending)
-    answers: list[dict[str, Any]] = []
+    answers: dict[str, dict[str, Any]] = {}
     said: list[dict[str, Any]] = []
     for block in content:
         if _is_said(block):
             said.append(dict(block))
         elif call := open_calls.pop(block["tool_use_id"], None):
-            answers.append(_answer(block, call))
+            answers[block["tool_use_id"]] = _answer(block, call)
         else:
             said.append(dict(text_block(plain(block))))
+    for call_id, block in _stored(history).items():
+        if call := open_calls.pop(call_id, None):
+            answers[call_id] = _answer(block, call)
     if not said:
-        return answers
-    answers += [_not_answered(call_id, call) for call_id, call in open_calls.items()]
-    return [*answers, {"type": "user.message", "content": said}]
+        return list(answers.values())
+    left = [_not_answered(call_id, call) for call_id, call in open_calls.items()]
+    return [*answers.values(), *left, {"type": "user.message", "content": said}]
+
+
+def _stored(history: Iterable[Message]) -> dict[str, Block]:
+    """The newest stored result of each call."""
+    blocks = [block for message in history for block in message.content]
+    return {str(block.get("tool_use_id")): block for block in blocks if block.get("type") == "tool_result"}
 
 
 def _is_said(block: Block) -> bool:
@@ -146,8 +160,8 @@ def _answer(block: Block, call: Call) -> dict[str, Any]:
 
 def _not_answered(call_id: str, call: Call) -> dict[str, Any]:
     if call.needs == "confirmation":
-        return _confirmation(call_id, "deny", NOT_ANSWERED)
-    return _result(call_id, call, [dict(text_block(NOT_ANSWERED))], is_error=True)
+        return _confirmation(call_id, "deny", NOT_ALLOWED)
+    return _result(call_id, call, [dict(text_block(NOT_RECORDED))], is_error=True)
 
 
 def _confirmation(call_id: str, result: str, why: str | None) -> dict[str, Any]:

@@ -10,10 +10,11 @@ The SDK is imported when a provider is constructed, not with this module.
 
 from __future__ import annotations
 
-import hashlib
-import json
+import os
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -22,10 +23,10 @@ from fsm.content import Block
 from fsm.errors import InvalidInput, ProviderError
 from fsm.log import LOGGER
 from fsm.provider import Request
-from fsm.providers.agents_content import LABELS, check_content
-from fsm.providers.agents_exchange import Exchange, Todo
-from fsm.providers.anthropic_client import check_credentials, from_environment
-from fsm.providers.anthropic_errors import failures
+from fsm.providers.agents_arguments import call_of_create, common_of, name_of
+from fsm.providers.agents_content import check_content
+from fsm.providers.agents_exchange import ENDED, Exchange, Todo
+from fsm.providers.anthropic_client import Clients
 from fsm.results import Event
 
 if TYPE_CHECKING:
@@ -36,10 +37,8 @@ __all__ = ["AnthropicAgents"]
 STOPPING = 5.0
 """How long stopping an agent and letting go of its connection may take, in seconds."""
 
-PAIRS = 16
-"""How many pairs the metadata of a session may have."""
-
-_OWN = frozenset({"agent", "environment_id", "initial_events", "session_id"})
+_INHERITED: list[object] = []
+"""Streams that a forked child holds but must not close: their connections are the parent's."""
 
 
 class AnthropicAgents:
@@ -99,6 +98,8 @@ class AnthropicAgents:
     'anthropic-agents:agent_01:env_01'
     """
 
+    wants_tool_results = True
+
     def __init__(
         self,
         *,
@@ -109,16 +110,22 @@ class AnthropicAgents:
         previews: bool = True,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        import anthropic
-
-        self._call = _call(agent, environment, options or {})
-        self.name = f"anthropic-agents:{_named(agent)}:{environment}"
+        if not isinstance(previews, bool):
+            raise InvalidInput(f"previews is {previews!r}; it must be True or False")
+        options = {} if options is None else options
+        self._call = call_of_create(agent, environment, options)
+        self._common = common_of(options)
+        self.name = f"anthropic-agents:{name_of(agent)}:{environment}"
         self._previews = previews
-        self._given = client is not None or async_client is not None
-        self._client = client if self._given else from_environment(anthropic.Anthropic)
-        self._async_client = async_client
-        for made in (self._client, self._async_client):
-            check_credentials(made)
+        self._clients = Clients(client, async_client)
+
+    @property
+    def longest_silence(self) -> float | None:
+        """For how many seconds the service may give no sign of life: the client's read timeout times its attempts.
+
+        None if the client has no timeout.
+        """
+        return self._clients.longest_silence()
 
     def check_content(self, content: Sequence[Block]) -> None:
         """Refuse what the API does not take, before the turn begins.
@@ -143,35 +150,40 @@ class AnthropicAgents:
         Raises:
             ProviderError: the provider was given a client for ``astream`` only.
         """
-        client = self._client
-        if client is None:
-            raise ProviderError("only async_client was given; pass client as well", request.key)
+        from fsm.providers.anthropic_watch import watched
+
+        process = os.getpid()
+        client = watched(self._clients.sync(request.key), request.alive)
         exchange = Exchange(request, self._call, previews=self._previews, retries=client.max_retries)
-        calls = _calls(client)
+        calls = _calls(client, self._common)
         opened: Any = None
         try:
             while exchange.result is None:
                 said: Sequence[Event] = ()
+                _check_process(process, request.key)
                 try:
                     match exchange.todo:
                         case Todo.OPEN:
                             _close(opened)
-                            opened = client.beta.sessions.events.stream(**exchange.arguments)
+                            opened = calls[Todo.OPEN](**exchange.arguments)
                             exchange.opened()
                         case Todo.READ:
-                            said = exchange.read(next(opened, None))
+                            said = exchange.read(next(opened, ENDED))
                         case Todo.WAIT:
                             time.sleep(exchange.delay)
                             exchange.waited()
                         case call:
                             said = exchange.answered(calls[call](**exchange.arguments))
-                except failures() as error:
+                except Exception as error:  # noqa: BLE001  # the SDK may raise anything while it reads
                     exchange.failed(error)
                 yield from said
         finally:
-            _close(opened)
-            if session_id := exchange.left_running:
-                _stop(calls[Todo.INTERRUPT], session_id, request)
+            if os.getpid() != process:
+                _INHERITED.append(opened)
+            else:
+                _close(opened)
+                if session_id := exchange.left_running:
+                    _stop(calls[Todo.INTERRUPT], session_id, request)
         yield exchange.result
 
     async def astream(self, request: Request) -> AsyncGenerator[Event, None]:
@@ -189,123 +201,98 @@ class AnthropicAgents:
         Raises:
             ProviderError: the provider was given a client for ``stream`` only.
         """
-        client = self._for_async(request.key)
+        from fsm.providers.anthropic_watch import watched
+
+        process = os.getpid()
+        client = watched(await self._clients.asynchronous(request.key), request.alive)
         exchange = Exchange(request, self._call, previews=self._previews, retries=client.max_retries)
-        calls = _calls(client)
+        calls = _calls(client, self._common)
         opened: Any = None
         try:
             while exchange.result is None:
                 said: Sequence[Event] = ()
+                _check_process(process, request.key)
                 try:
                     match exchange.todo:
                         case Todo.OPEN:
                             await _aclose(opened)
-                            opened = await client.beta.sessions.events.stream(**exchange.arguments)
+                            opened = await calls[Todo.OPEN](**exchange.arguments)
                             exchange.opened()
                         case Todo.READ:
-                            said = exchange.read(await anext(opened, None))
+                            said = exchange.read(await anext(opened, ENDED))
                         case Todo.WAIT:
                             await anyio.sleep(exchange.delay)
                             exchange.waited()
                         case call:
                             said = exchange.answered(await calls[call](**exchange.arguments))
-                except failures() as error:
+                except Exception as error:  # noqa: BLE001  # the SDK may raise anything while it reads
                     exchange.failed(error)
                 for event in said:
                     yield event
         finally:
-            with anyio.move_on_after(STOPPING, shield=True):
-                await _aclose(opened)
-                if session_id := exchange.left_running:
-                    await _astop(calls[Todo.INTERRUPT], session_id, request)
+            if os.getpid() != process:
+                _INHERITED.append(opened)
+            else:
+                with anyio.move_on_after(STOPPING, shield=True):
+                    await _aclose(opened)
+                    if session_id := exchange.left_running:
+                        await _astop(calls[Todo.INTERRUPT], session_id, request)
         yield exchange.result
 
-    def _for_async(self, key: str) -> anthropic.AsyncAnthropic:
-        if self._async_client is None:
-            if self._given:
-                raise ProviderError("only client was given; pass async_client as well", key)
-            import anthropic
 
-            self._async_client = from_environment(anthropic.AsyncAnthropic)
-        return self._async_client
+def _check_process(process: int, key: str) -> None:
+    """An answer that was begun before a fork is its parent's to read."""
+    if os.getpid() != process:
+        raise ProviderError("the process was forked while this answer was read; read it in the parent", key)
 
 
-def _call(agent: str | Mapping[str, Any], environment: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of ``sessions.create`` that are the same for every session."""
-    from anthropic.resources.beta.sessions import Sessions
-
-    if not _named(agent) or not environment:
-        raise InvalidInput("an agent and an environment are needed; pass the ids that the API gave them")
-    if twice := _OWN & options.keys():
-        raise InvalidInput(f"options can't set {', '.join(sorted(twice))}; that is an argument of the provider's own")
-    if unknown := options.keys() - Sessions.create.__annotations__.keys():
-        raise InvalidInput(f"options has {', '.join(sorted(unknown))}, which sessions.create does not take")
-    metadata = options.get("metadata") or {}
-    if taken := metadata.keys() & set(LABELS):
-        raise InvalidInput(f"the metadata can't set {', '.join(sorted(taken))}; the provider does")
-    if len(metadata) > PAIRS - len(LABELS):
-        raise InvalidInput(f"the metadata has {len(metadata)} pairs; {PAIRS - len(LABELS)} is the most")
-    return {**options, "agent": agent, "environment_id": environment}
-
-
-def _named(agent: str | Mapping[str, Any]) -> str:
-    """What tells this agent from others: its id, its version if one is given, and a digest of its overrides."""
-    if isinstance(agent, str):
-        return agent
-    overrides = {name: value for name, value in agent.items() if name not in {"id", "type", "version"}}
-    name = str(agent.get("id") or "")
-    if agent.get("version") is not None:
-        name += f"@{agent['version']}"
-    if overrides:
-        name += f"+{hashlib.sha256(json.dumps(overrides, sort_keys=True).encode()).hexdigest()[:8]}"
-    return name
-
-
-def _calls(client: Any) -> Mapping[Todo, Callable[..., Any]]:
+def _calls(client: Any, common: Mapping[str, Any]) -> Mapping[Todo, Callable[..., Any]]:
     """What to call for what is to be done.
 
     The SDK repeats a call that may have arrived, and the message must arrive once: the exchange sees to that itself.
     """
     once = client.with_options(max_retries=0).beta.sessions
     sessions = client.beta.sessions
-    return {
+    calls = {
         Todo.CREATE: sessions.create,
+        Todo.OPEN: sessions.events.stream,
         Todo.LOOK_BACK: sessions.events.list,
         Todo.ASK: sessions.retrieve,
         Todo.INTERRUPT: once.events.send,
         Todo.SEND: once.events.send,
+        Todo.LOOK_FOR: sessions.events.list,
         Todo.CATCH_UP: sessions.events.list,
     }
+    return {todo: partial(call, **common) for todo, call in calls.items()}
 
 
 def _close(opened: Any) -> None:
     if opened is not None:
-        opened.close()
+        with suppress(Exception):  # a connection that is broken can't be closed properly
+            opened.close()
 
 
 async def _aclose(opened: Any) -> None:
     """Close a stream, and read it to the end, which it then has: the SDK's generators are left to nobody."""
     if opened is None:
         return
-    await opened.close()
-    try:
-        while await anext(opened, None) is not None:
+    with suppress(Exception):
+        await opened.close()
+        while await anext(opened, ENDED) is not ENDED:
             pass
-    except failures():
-        pass
 
 
 def _stop(send: Callable[..., Any], session_id: str, request: Request) -> None:
     try:
         send(session_id, events=[{"type": "user.interrupt"}], timeout=STOPPING)
-    except failures() as error:
+    except Exception as error:  # noqa: BLE001  # the SDK may raise anything while it reads
         _not_stopped(error, request)
 
 
 async def _astop(send: Callable[..., Any], session_id: str, request: Request) -> None:
     try:
         await send(session_id, events=[{"type": "user.interrupt"}], timeout=STOPPING)
-    except failures() as error:
+    except Exception as error:  # noqa: BLE001  # the SDK may raise anything while it reads
         _not_stopped(error, request)
 
 

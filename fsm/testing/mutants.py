@@ -66,6 +66,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("keeps text only", "store", "G4", stores.KeepsTextOnly),
     Mutant("loses the last commit", "store", "G8", stores.LosesTheLastCommit),
     Mutant("crashes on conflict", "store", "G5", stores.CrashesOnConflict),
+    Mutant("trusts the version", "store", "G5", stores.TrustsTheVersion),
     Mutant("reports twice", "provider", "contract", providers.ReportsTwice),
     Mutant("talks after its result", "provider", "contract", providers.TalksAfterItsResult),
     Mutant("never reports", "provider", "contract", providers.NeverReports),

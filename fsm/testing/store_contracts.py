@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any
 
 import attrs
@@ -171,7 +172,7 @@ BAD_EFFECTS: dict[str, Callable[[Conversation], fx.Effect]] = {
 
 
 def stale_snapshots(bench: Bench) -> None:
-    """Of two steps decided from one snapshot the second is refused."""
+    """A step is refused unless its snapshot is what is stored: the version, the time and the id."""
     for first, second in (
         (Begin(), Begin(text="me too")),
         (End(), End(how="failed", text="no")),
@@ -187,6 +188,32 @@ def stale_snapshots(bench: Bench) -> None:
             play.do(first)
             told = second.told(late)
             refused(play, late, f"{told} (decided from the snapshot before step {len(play.story)})", Conflict)
+    for action in (End(), Extend(), Reset()):
+        for other, changes in OTHER_SNAPSHOTS.items():
+            with bench.store() as store:
+                play = s.Play(store)
+                play.do(Begin())
+                step = action.decide(play)
+                assert step is not None  # noqa: S101  # possible by construction
+                refused(play, changes(step), f"{action.told(step)} (decided from {other})", Conflict)
+
+
+def _from_another_commit(step: fx.Step) -> fx.Step:
+    return attrs.evolve(
+        step, before=attrs.evolve(step.before, updated_at=step.before.updated_at + timedelta(seconds=5))
+    )
+
+
+def _from_another_conversation(step: fx.Step) -> fx.Step:
+    before, after = (attrs.evolve(snapshot, id=snapshot.id + 1) for snapshot in (step.before, step.after))
+    return attrs.evolve(step, before=before, after=after)
+
+
+OTHER_SNAPSHOTS: dict[str, Callable[[fx.Step], fx.Step]] = {
+    "a snapshot of the same version that another commit made": _from_another_commit,
+    "a snapshot of the same key and version under another id": _from_another_conversation,
+}
+"""What a database that forgets a commit, or a conversation, may hold in the place of a snapshot."""
 
 
 def retries(bench: Bench) -> None:
@@ -276,7 +303,7 @@ CONTRACTS: tuple[Contract[Bench], ...] = (
     compared("keys", "any key of up to 512 characters names one conversation", look_at_keys, share=100, tour=KEYS_TOUR),
     Contract("contents", "any JSON and any text reads back equal", contents),
     Contract("atomicity", "a step is written whole or not at all (G16)", atomicity),
-    Contract("stale snapshots", "a step decided from an old version is a conflict", stale_snapshots),
+    Contract("stale snapshots", "a step decided from another snapshot is a conflict", stale_snapshots),
     Contract("retries", "a step that is committed twice is written once (G13)", retries),
     Contract("together", "of steps that are handed over at once each stands for itself (G16)", together),
     Contract("bad input", "what can be no page is refused", bad_input),

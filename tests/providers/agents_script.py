@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Any, get_args
 
 from anthropic.types.beta.sessions import BetaManagedAgentsStreamSessionEvents
+from attrs import frozen
 from pydantic import BaseModel
 
 TYPES: dict[str, type[BaseModel]] = {
@@ -33,7 +34,18 @@ class Act(Enum):
     UNTIL_ASKED = "nothing, until the session is retrieved"
 
 
-Step = dict[str, Any] | Act
+class Odd(dict[str, Any]):
+    """An event that is not what the SDK's type says: a gateway's, or one of a newer service."""
+
+
+@frozen
+class Raw:
+    """Bytes on the open streams, and nothing in the list of events."""
+
+    data: bytes
+
+
+Step = dict[str, Any] | Act | Raw
 
 
 def built(kind: type[BaseModel], values: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from anthropic.types.beta.sessions import BetaManagedAgentsSendSessionEvents
 from attrs import define, field, frozen
 from pydantic import ValidationError
 
-from tests.providers.agents_script import TYPES, Act, Step, built, deleted, idle, said, terminated, turn
+from tests.providers.agents_script import TYPES, Act, Odd, Raw, Step, built, deleted, idle, said, terminated, turn
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 PREVIEWS = ("event_start", "event_delta")
@@ -56,6 +56,8 @@ class Refusal:
         done: whether what was asked for is done all the same.
         code: the API's code for it.
         hangs: whether there is no answer until the client goes away.
+        body: the whole answer, whatever it is; with status 200 it stands for the answer of a gateway.
+        content_type: what that says it is.
     """
 
     status: int | None = None
@@ -64,6 +66,8 @@ class Refusal:
     done: bool = False
     code: str | None = None
     hangs: bool = False
+    body: bytes | None = None
+    content_type: str = "application/json"
 
 
 @define(eq=False)
@@ -115,6 +119,7 @@ class AgentsServer(ThreadingHTTPServer):
         sessions: the sessions, by id.
         page_size: how many events a page has at most.
         greets: whether a new session says that it is idle.
+        heads: the headers of each request, oldest first.
         keeps_alive: whether a connection is used again; without it no thread outlives its request.
     """
 
@@ -124,6 +129,7 @@ class AgentsServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.received: list[tuple[str, dict[str, Any]]] = []
         self.sessions: dict[str, Session] = {}
+        self.heads: list[Any] = []
         self.page_size = 1000
         self.keeps_alive = True
         self.greets = False
@@ -285,7 +291,7 @@ class AgentsServer(ThreadingHTTPServer):
 
     def _list(self, session: Session, asked: dict[str, Any]) -> dict[str, Any]:
         since = datetime.fromisoformat(asked.get("created_at[gte]", BEGINNING.isoformat()))
-        events = [entry for entry in session.log if datetime.fromisoformat(entry["processed_at"]) >= since]
+        events = [entry for entry in session.log if _when(entry) >= since]
         if asked.get("order") == "desc":
             events.reverse()
         start, size = int(asked.get("page", 0)), min(int(asked.get("limit", 1000)), self.page_size)
@@ -327,7 +333,10 @@ class AgentsServer(ThreadingHTTPServer):
         session.waits_for = None
         while session.rest:
             step = session.rest.popleft()
-            if not isinstance(step, Act):
+            if isinstance(step, Raw):
+                for stream in session.streams:
+                    stream.events.put(step)
+            elif not isinstance(step, Act):
                 self._emit(session, step)
             elif step in {Act.HOLD, Act.UNTIL_OPEN, Act.UNTIL_ASKED}:
                 session.waits_for = step
@@ -345,12 +354,16 @@ class AgentsServer(ThreadingHTTPServer):
     def _stamped(self, template: dict[str, Any]) -> dict[str, Any]:
         self._clock += 1
         when = BEGINNING + timedelta(seconds=self._clock)
+        if isinstance(template, Odd):
+            return Odd({"id": f"sevt_{self._clock}", "processed_at": when.isoformat(), **template})
         return built(TYPES[template["type"]], {"id": f"sevt_{self._clock}", "processed_at": when, **template})
 
     def _push(self, session: Session, entry: dict[str, Any]) -> None:
-        match entry["type"]:
+        match entry.get("type"):
             case "session.status_running":
                 session.status = "running"
+            case "session.status_idle" if isinstance(entry, Odd):
+                session.status = "idle"
             case "session.status_idle":
                 session.status = "idle"
                 session.is_paused = entry["stop_reason"]["type"] == "budget_reached"
@@ -364,12 +377,24 @@ class AgentsServer(ThreadingHTTPServer):
         for stream in session.streams:
             if stream.previews or not _is_preview(entry):
                 stream.events.put(entry)
-            if entry["type"] == "session.deleted":
+            if entry.get("type") == "session.deleted":
                 stream.events.put(Act.END)
 
 
+def _as_sse(step: Step) -> bytes:
+    assert isinstance(step, dict)
+    return f"event: {step.get('type', 'message')}\ndata: {json.dumps(step)}\n\n".encode()
+
+
+def _when(entry: dict[str, Any]) -> datetime:
+    when = entry["processed_at"]
+    if not isinstance(when, str) or not when.startswith("2026"):
+        return datetime.max.replace(tzinfo=UTC)
+    return datetime.fromisoformat(when).replace(tzinfo=UTC)
+
+
 def _is_preview(entry: dict[str, Any]) -> bool:
-    return entry["type"] in PREVIEWS
+    return entry.get("type") in PREVIEWS and not isinstance(entry, Odd)
 
 
 def _echo(events: list[dict[str, Any]]) -> tuple[Step, ...]:
@@ -403,6 +428,7 @@ class _Handler(BaseHTTPRequestHandler):
         server = self.server
         with server.lock:
             server.received.append((operation, asked))
+            server.heads.append(self.headers)
             server.lock.notify_all()
             refusal = server.refusal(operation)
             answer, status = None, 200
@@ -438,6 +464,9 @@ class _Handler(BaseHTTPRequestHandler):
         return operation, session_id or None
 
     def _refuse(self, refusal: Refusal, status: int) -> None:
+        if refusal.body is not None:
+            self._answer(status, refusal.body, refusal.content_type)
+            return
         if refusal.kind is None:
             self._answer(status, b"<html>told by a gateway</html>", "text/html")
             return
@@ -485,7 +514,7 @@ class _Handler(BaseHTTPRequestHandler):
             if step is Act.CUT:
                 self.close_connection = True
                 return
-            self._chunk(f"event: {step['type']}\ndata: {json.dumps(step)}\n\n".encode())  # type: ignore[index]
+            self._chunk(step.data if isinstance(step, Raw) else _as_sse(step))
 
     def _is_left(self) -> bool:
         readable, _, _ = select.select([self.connection], [], [], 0)

@@ -18,7 +18,7 @@ from fsm.records import Message
 from fsm.results import Event, Result, TextDelta
 from tests.providers.agents_server import AgentsServer
 
-NAMED = {"agent": "agent_1", "environment": "env_1"}
+NAMED: dict[str, Any] = {"agent": "agent_1", "environment": "env_1"}
 
 
 def request(content: Any = "hello", *history: Message, session: str | None = None, **more: Any) -> Request:

@@ -485,8 +485,9 @@ def test_a_session_that_is_not_there_is_dead(agent: Way) -> None:
 
 
 def test_an_id_that_is_malformed_is_dead(agent: Way) -> None:
-    agent.server.refuses("stream", Refusal(400, "invalid_request_error"))
-    agent.server.refuses("retrieve", Refusal(400, "invalid_request_error"))
+    refusal = Refusal(400, "invalid_request_error", "session_id: 'nonsense' is not an id of a session")
+    agent.server.refuses("stream", refusal)
+    agent.server.refuses("retrieve", refusal)
     assert agent.result(request(session="nonsense")).trigger is Trigger.EXPIRED
 
 
@@ -954,14 +955,10 @@ def test_without_a_client_of_ones_own_both_are_made_from_the_environment(
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     provider = AnthropicAgents(**NAMED)
     assert [*provider.stream(request())][-1].session_id == "sesn_1"  # type: ignore[union-attr]
-    assert provider._client is not None
-    provider._client.close()
+    provider._clients.sync("k").close()
 
     async def ask_it() -> Any:
-        events = [event async for event in provider.astream(request())]
-        assert provider._async_client is not None
-        await provider._async_client.close()
-        return events[-1]
+        return [event async for event in provider.astream(request())][-1]
 
     assert anyio.run(ask_it).session_id == "sesn_2"
 
@@ -991,12 +988,10 @@ class Closing(AnthropicAgents):
     """The provider, for a kit that closes what it makes."""
 
     def close(self) -> None:
-        assert self._client is not None
-        self._client.close()
+        self._clients.sync("k").close()
 
     async def aclose(self) -> None:
-        assert self._async_client is not None
-        await self._async_client.close()
+        await (await self._clients.asynchronous("k")).close()
 
 
 def test_it_keeps_the_promises_of_a_provider(agents: AgentsServer) -> None:

@@ -24,6 +24,7 @@ CAUGHT_BY = {
     "keeps text only": "contents",
     "loses the last commit": "reopening",
     "crashes on conflict": "stale snapshots",
+    "trusts the version": "stale snapshots",
     "reports twice": "one result",
     "talks after its result": "result last",
     "never reports": "one result",
