@@ -12,30 +12,27 @@ thread. The SDK, the extra ``claude-agent``, is imported when a provider is cons
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
-
-import anyio
-from anyio.from_thread import start_blocking_portal
+from collections.abc import AsyncGenerator, Generator, Sequence
+from typing import TYPE_CHECKING
 
 from fsm.content import Block
 from fsm.errors import InvalidInput, ProviderError
 from fsm.provider import Request
 from fsm.providers import claude_exchange
 from fsm.providers.claude_exchange import Exchange
-from fsm.results import Event
+from fsm.providers.claude_notices import INCOMPLETE
+from fsm.providers.claude_options import check_options, default_name, keeps_sessions, prepared
+from fsm.providers.claude_process import Process
+from fsm.providers.loop_thread import read_in_thread
+from fsm.results import EXPIRED, Event, Result
 
 if TYPE_CHECKING:
-    from claude_agent_sdk import ClaudeAgentOptions, ClaudeSDKClient
+    from claude_agent_sdk import ClaudeAgentOptions
 
 __all__ = ["ClaudeAgent"]
 
 STOPPING = 3.0
 """How long the CLI may take to stop what it is doing and to store it, in seconds; then it is ended by force."""
-
-_OWN = ("continue_conversation", "resume", "resume_drops_turn", "resume_session_at", "session_id")
-_OWN_ARGUMENTS = frozenset({"c", "continue", "r", "resume", "resume-drops-turn", "resume-session-at", "session-id"})
 
 
 class ClaudeAgent:
@@ -79,7 +76,7 @@ class ClaudeAgent:
     """
 
     def __init__(
-        self, options: ClaudeAgentOptions | None = None, *, timeout: float = 540.0, name: str = "claude-agent"
+        self, options: ClaudeAgentOptions | None = None, *, timeout: float = 540.0, name: str | None = None
     ) -> None:
         try:
             import claude_agent_sdk as sdk
@@ -87,12 +84,23 @@ class ClaudeAgent:
             raise ProviderError(
                 "the Claude Agent SDK is not installed; install it with: pip install 'conversation-fsm[claude-agent]'"
             ) from error
-        self.name = name
-        self._options = options if options is not None else sdk.ClaudeAgentOptions()
-        self._timeout = timeout
-        if not timeout > 0:
+        if options is None:
+            options = sdk.ClaudeAgentOptions()
+        given: tuple[object, object] = (options, timeout)
+        if not isinstance(given[0], sdk.ClaudeAgentOptions):
+            raise InvalidInput(f"options must be a ClaudeAgentOptions, and is of type {type(options).__name__}")
+        if isinstance(given[1], bool) or not isinstance(given[1], int | float) or not timeout > 0:
             raise InvalidInput(f"timeout must be a number of seconds above 0, and is {timeout!r}")
-        _check_options(self._options)
+        check_options(options)
+        self._options = prepared(options)
+        self._is_stored = keeps_sessions(options)
+        self._timeout = float(timeout)
+        self.name = default_name(str(self._options.cwd)) if name is None else name
+
+    @property
+    def longest_silence(self) -> float:
+        """For how many seconds the CLI may be silent before it is stopped: the timeout."""
+        return self._timeout
 
     def check_content(self, content: Sequence[Block]) -> None:
         """Refuse what the CLI does not take, before the turn begins.
@@ -120,14 +128,7 @@ class ClaudeAgent:
         Raises:
             ProviderError: the CLI did not answer.
         """
-        with start_blocking_portal("asyncio") as portal:
-            events = self.astream(request)
-            while (event := portal.call(_next, events)) is not None:
-                try:
-                    yield event
-                except GeneratorExit:
-                    portal.call(events.aclose)
-                    raise
+        return read_in_thread(self.astream(request))
 
     async def astream(self, request: Request) -> AsyncGenerator[Event, None]:
         """Answer, asynchronously; see :meth:`stream`.
@@ -141,66 +142,17 @@ class ClaudeAgent:
         Raises:
             ProviderError: the CLI did not answer.
         """
-        import claude_agent_sdk as sdk
-
-        stored = "no-session-persistence" not in self._options.extra_args
-        exchange = Exchange(request, timeout=self._timeout, stored=stored)
-        options = dataclasses.replace(self._options, resume=request.session_id, include_partial_messages=True)
-        client, over = sdk.ClaudeSDKClient(options), anyio.Event()
+        if request.session_id in INCOMPLETE:
+            told = ("the Claude CLI could not store all of this session; the disk was full",)
+            yield Result(EXPIRED, is_error=True, session_id=request.session_id, errors=told)
+            return
+        exchange = Exchange(request, timeout=self._timeout, stored=self._is_stored)
+        options = dataclasses.replace(self._options, resume=request.session_id)
+        process = Process(options, exchange, request.alive, stopping=STOPPING)
         try:
-            with anyio.fail_after(exchange.patience):
-                await client.connect(_said(exchange.message, over))
-            messages = client.receive_messages()
-            while (message := await _within(exchange.patience, messages)) is not None:
+            while (message := await process.message()) is not None:
                 for event in exchange.feed(message):
                     yield event
-                if exchange.result is not None:
-                    over.set()
-        except Exception as error:  # noqa: BLE001  # the SDK raises some that have no name; none is swallowed
-            exchange.failed(error)
+            yield exchange.ended()
         finally:
-            with anyio.CancelScope(shield=True):
-                if exchange.result is None:
-                    await _interrupt(client, over)
-                await client.disconnect()
-        yield exchange.ended()
-
-
-async def _next(events: AsyncIterator[Event]) -> Event | None:
-    return await anext(events, None)
-
-
-async def _within(seconds: float, messages: AsyncIterator[Any]) -> Any:
-    """The next message, or None at the end."""
-    with anyio.fail_after(seconds):
-        return await anext(messages, None)
-
-
-async def _said(message: dict[str, Any], over: anyio.Event) -> AsyncIterator[dict[str, Any]]:
-    """What the SDK writes to the CLI: one message, and the end of all input only when the answer is there.
-
-    While its input is open the CLI can be interrupted. Once it is closed, the CLI ends what runs in the background,
-    stores the transcript and exits.
-    """
-    yield message
-    await over.wait()
-
-
-async def _interrupt(client: ClaudeSDKClient, over: anyio.Event) -> None:
-    """Stop the CLI as a person does: it stops its tools, stores what it said and exits.
-
-    A CLI that has died, or doesn't listen, is left to ``disconnect``, which ends the process in any case.
-    """
-    with anyio.move_on_after(STOPPING), suppress(Exception):
-        await client.interrupt()
-        over.set()
-        async for _ in client.receive_messages():
-            pass
-
-
-def _check_options(options: ClaudeAgentOptions) -> None:
-    named = [name for name in _OWN if getattr(options, name)] + sorted(_OWN_ARGUMENTS & options.extra_args.keys())
-    if named:
-        raise InvalidInput(
-            f"options can't set {', '.join(named)}; which session is resumed is decided by the conversation's state"
-        )
+            await process.close()
