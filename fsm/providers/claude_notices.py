@@ -57,6 +57,7 @@ class Notices:
                 self._end(message.task_id)
             case sdk.ConversationResetMessage():
                 self.is_moved = True
+                LOGGER.warning("provider.session_cleared", extra=self._fields)
             case sdk.MirrorErrorMessage():
                 self._lose(message.subtype, [message.data.get("session_id")])
             case sdk.SystemMessage():

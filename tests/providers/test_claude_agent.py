@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from contextlib import aclosing, closing
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ from fsm.testing import check_provider
 from tests.providers.claude_way import KEY, WAYS, Claude, Talk, echo, environment, heard, no_cli, require_sdk, text_of
 from tests.providers.messages_server import (
     Answer,
-    MessagesServer,
     begun,
     error,
     message,
@@ -44,21 +42,6 @@ pytestmark = pytest.mark.timeout(120)
 
 ENDLESS = Answer(events=(*begun("msg_endless"), *streamed(text("Once upon a time."))[:2]), then="wait")
 """An answer that begins and never ends."""
-
-
-@pytest.fixture
-def claude(tmp_path: Path) -> Iterator[Claude]:
-    before = set(threading.enumerate())
-    with MessagesServer() as server:
-        echo(server)
-        yield Claude(tmp_path, server, sdk)
-        assert server.answers.empty(), "not all that was scripted was asked for"
-    assert no_cli()
-    # Trio keeps its idle threads for some seconds, to use them again.
-    left = [thread for thread in set(threading.enumerate()) - before if not thread.name.startswith("Trio thread")]
-    for thread in left:
-        thread.join(5)
-    assert not [thread for thread in left if thread.is_alive()]
 
 
 def request(content: Any = "hello", session: str | None = None, turn: int = 1) -> Request:

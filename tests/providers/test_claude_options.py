@@ -16,14 +16,52 @@ from tests.providers.claude_way import require_sdk
 
 sdk = require_sdk()
 
-PASSED = set(
-    """add_dirs agents allowed_tools betas can_use_tool cli_path client_app cwd debug_stderr disallowed_tools effort
-    enable_file_checkpointing env extra_args fallback_model forward_subagent_text hooks include_hook_events
-    include_partial_messages load_timeout_ms max_buffer_size max_budget_usd max_thinking_tokens max_turns mcp_servers
-    model output_format permission_mode permission_prompt_tool_name plugins sandbox session_store session_store_flush
-    setting_sources settings skills stderr strict_mcp_config system_prompt task_budget thinking tools user
-    verbatim_prompts""".split()
-)
+PASSED = {
+    "add_dirs",
+    "agents",
+    "allowed_tools",
+    "betas",
+    "can_use_tool",
+    "cli_path",
+    "client_app",
+    "cwd",
+    "debug_stderr",
+    "disallowed_tools",
+    "effort",
+    "enable_file_checkpointing",
+    "env",
+    "extra_args",
+    "fallback_model",
+    "forward_subagent_text",
+    "hooks",
+    "include_hook_events",
+    "include_partial_messages",
+    "load_timeout_ms",
+    "max_buffer_size",
+    "max_budget_usd",
+    "max_thinking_tokens",
+    "max_turns",
+    "mcp_servers",
+    "model",
+    "output_format",
+    "permission_mode",
+    "permission_prompt_tool_name",
+    "plugins",
+    "sandbox",
+    "session_store",
+    "session_store_flush",
+    "setting_sources",
+    "settings",
+    "skills",
+    "stderr",
+    "strict_mcp_config",
+    "system_prompt",
+    "task_budget",
+    "thinking",
+    "tools",
+    "user",
+    "verbatim_prompts",
+}
 
 
 def test_each_option_of_the_sdk_is_passed_through_or_refused() -> None:
