@@ -5,8 +5,9 @@ below the home directory and is asked to ``resume`` it. Such a file dies with it
 some weeks: the CLI then says "No conversation found with session ID …", and the conversation goes on in a new session
 that is told the history.
 
-All that is decided is decided in :mod:`fsm.providers.claude_exchange`; here are the process, the clock and the
-thread. The SDK, the extra ``claude-agent``, is imported when a provider is constructed, not with this module.
+The decisions are in :mod:`fsm.providers.claude_exchange` and :mod:`fsm.providers.claude_results`, the process is in
+:mod:`fsm.providers.claude_process`. The SDK, the extra ``claude-agent``, is imported when a provider is constructed,
+not with this module.
 """
 
 from __future__ import annotations
@@ -45,34 +46,40 @@ class ClaudeAgent:
     what happened                                       result
     ==================================================  =========================================================
     an answer                                           ``success`` with the ``stop_reason``
-    the session is gone, raised or reported             ``error_during_execution``
-    a resumed session is full, or the API refuses its   ``error_during_execution``
-    transcript (400, 413)
-    the same of a new session                           as the CLI says it; a full one: ``error_context_window``
+    a resumed session is gone or full, or the API       ``error_during_execution``
+    refuses the messages of its transcript
+    a new session is refused for its size               ``error_context_window`` without a session
     the API failed otherwise                            as the CLI says it, ``is_error`` with ``http_status``; the
                                                         session is still good
     a limit of turns or of cost                         ``error_max_turns``, …; the session is still good
-    a permission callback or hook stopped it            ``interrupted``; the session is still good
+    the CLI failed otherwise                            ``error_cli``; the session is still good
+    a permission callback or a hook stopped it          ``interrupted``; the session is still good
+    the CLI could not store all of the session          as the CLI says it, without a session
     ==================================================  =========================================================
 
-    A CLI that is missing, dies or is silent for too long raises :class:`~fsm.errors.ProviderError`. Whoever leaves a
-    stream early interrupts the CLI as a person does: it stores what it said so far, and the session lives. The result
-    is handed out when the process has exited, so that what it names is on disk.
+    A CLI that is missing, dies or is silent for too long raises :class:`~fsm.errors.ProviderError`. A caller that
+    leaves a stream early interrupts the CLI as a person does: it stores what it said so far, and the session lives.
+
+    The CLI stores a turn before it reports the result. The result is handed out when the CLI has exited, or after some
+    seconds if it does not exit. Agents in the background are waited for. Other background tasks, such as shells, end
+    with the turn.
+
+    A provider holds no process between turns, so any number of threads, tasks and event loops may use it.
 
     Args:
-        options: the options of the SDK: ``cwd``, tools, permissions, model, MCP servers, hooks, …; they are passed
-            through and never changed. Which session is resumed is the conversation's own affair.
-        timeout: for how many seconds the CLI may be silent before it is stopped. What counts is the time between two
-            of its messages: a tool that runs, or a person who is asked for a permission, is silence. Keep it below
-            the manager's ``lease``.
-        name: the provider's name. The CLI looks for its sessions below its home directory (``CLAUDE_CONFIG_DIR``) and
-            for the working directory. After a change of these it reports them dead by itself, so the name needs no
-            change. Give another one if the sessions would still be found but are not to be continued: another role,
-            another circle of tools or permissions (G15).
+        options: the options of the SDK: ``cwd``, tools, permissions, model, MCP servers, hooks, …; they are copied and
+            passed through. Options that say which session is resumed, or where, are refused. ``max_buffer_size`` is
+            64 MiB unless it is set.
+        timeout: for how many seconds the CLI may print nothing before it is stopped. A running tool is not silence,
+            because the CLI prints a heartbeat every 30 seconds; a person who is asked for a permission is. Keep it
+            below the manager's ``lease``.
+        name: the provider's name, by default ``claude-agent:`` with the folder and a hash of the working directory. A
+            session of one directory is never resumed in another (G15). With a name of your choice, directories share
+            sessions as far as the CLI lets them.
 
     Raises:
         ProviderError: the extra ``claude-agent`` is not installed.
-        InvalidInput: an option says which session to resume, or an argument is not usable.
+        InvalidInput: an option contradicts what the provider promises, or an argument is not usable.
     """
 
     def __init__(
@@ -116,8 +123,9 @@ class ClaudeAgent:
     def stream(self, request: Request) -> Generator[Event, None, None]:
         """Answer. Closing the generator early interrupts the CLI and waits for its end.
 
-        The SDK is asynchronous: it runs in a thread of its own, with an event loop of its own, which ends with the
-        generator. Hooks, permission callbacks and the tools of the application are called there.
+        The SDK is asynchronous: it runs in a daemon thread with its event loop, which ends with the generator. Hooks,
+        permission callbacks and the tools of the application are called there. Any thread may close the generator. A
+        forked child can't use it.
 
         Args:
             request: the new message, and the session to resume or the history to begin one with.
