@@ -137,9 +137,10 @@ class Process:
                 self._over.set()
 
     async def _drain(self) -> None:
+        """Read to the end; nobody hears it, but the CLI may say that it could not store the session."""
         with suppress(Exception):
-            async for _ in self._client.receive_messages():
-                pass
+            async for message in self._client.receive_messages():
+                self._exchange.feed(message)
 
 
 def _tapped(options: ClaudeAgentOptions, heard: Callable[[], None]) -> Transport | None:

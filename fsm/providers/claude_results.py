@@ -89,7 +89,7 @@ def judge(mapping: Mapping[str, Any], resumed: str | None, *, unpaid: bool = Fal
         mapping: the CLI's result, as it prints it. A field of another type than the CLI prints counts as missing.
         resumed: the session that the turn resumed, or None if it began one.
         unpaid: the CLI said that the account has no credit, which the API reports as 400; it is told as 402.
-        stopped: the CLI said that a hook stopped the turn.
+        stopped: the CLI said that a hook stopped the turn; one that was completed was not.
 
     >>> judge({"subtype": "success", "is_error": True, "api_error_status": 429}, "s-1").trigger
     <Trigger.FAILED: 'failed'>
@@ -99,11 +99,9 @@ def judge(mapping: Mapping[str, Any], resumed: str | None, *, unpaid: bool = Fal
     <Trigger.FAILED: 'failed'>
     """
     result = Result.from_mapping(_readable(mapping))
-    if stopped:
-        result = attrs.evolve(result, subtype=INTERRUPTED, is_error=True)
     reason = mapping.get("terminal_reason")
     meaning = REASONS.get(reason, Meaning.REPORTED) if isinstance(reason, str) else Meaning.REPORTED
-    if meaning is Meaning.STOPPED:
+    if meaning is Meaning.STOPPED or (stopped and reason != "completed"):
         result = attrs.evolve(result, subtype=INTERRUPTED, is_error=True)
     elif meaning is not Meaning.REPORTED:
         result = attrs.evolve(result, is_error=True)

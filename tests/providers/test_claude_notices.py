@@ -16,9 +16,11 @@ import pytest
 from fsm import State, TurnStatus
 from fsm.content import as_blocks
 from fsm.provider import Request
+from fsm.providers import ClaudeAgent
 from fsm.providers.claude_exchange import Exchange
 from fsm.results import EXPIRED, INTERRUPTED, Result, TextDelta
 from tests.providers.claude_way import KEY, Claude, Talk, heard, require_sdk
+from tests.providers.fake_cli import fake_cli, said
 from tests.providers.messages_server import Answer, message, text, tool_use
 
 sdk = require_sdk()
@@ -93,6 +95,13 @@ def test_a_hook_that_lets_the_model_go_on_stops_nothing(claude: Claude) -> None:
     assert (reply.status, reply.text) == (TurnStatus.SUCCEEDED, "Answer 1.\n\nAnswer 2.")
 
 
+def test_a_turn_that_went_on_to_its_end_was_not_stopped() -> None:
+    turn = exchange()
+    turn.feed(system("informational", prevent_continuation=True))
+    turn.feed(success(terminal_reason="completed", result="Hello."))
+    assert (turn.ended().text, turn.ended().trigger.value) == ("Hello.", "succeeded")
+
+
 # Lost writes
 
 
@@ -165,9 +174,24 @@ def success(session: str = "s", **more: Any) -> Any:
 )
 def test_a_session_is_named_only_if_all_of_it_is_stored(lost: Any, named: str | None, late: bool) -> None:
     turn = exchange()
-    for said in (success(), lost) if late else (lost, success()):
-        turn.feed(said)
+    for fed in (success(), lost) if late else (lost, success()):
+        turn.feed(fed)
     assert (turn.ended().session_id, turn.ended().trigger.value) == (named, "succeeded")
+
+
+def test_writes_that_are_lost_while_a_turn_is_interrupted_are_heard(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lost = {"type": "system", "subtype": "session_writes_lost", "lost": ["transcript"], "session_id": "s-lost"}
+    cli = fake_cli(tmp_path, *said("Hello."), 1, lost)
+    agent = ClaudeAgent(sdk.ClaudeAgentOptions(cwd=tmp_path, cli_path=cli))
+    stream = agent.stream(Request(KEY, 1, 1, as_blocks("hello")))
+    assert next(stream) == TextDelta("Hello.")
+    stream.close()
+    assert "provider.writes_lost" in caplog.messages
+    (result,) = agent.stream(Request(KEY, 2, 1, as_blocks("again"), "s-lost"))
+    assert isinstance(result, Result)
+    assert result.subtype == EXPIRED
 
 
 def test_a_session_that_is_known_to_be_incomplete_is_dead_for_every_provider_of_the_process(
@@ -259,12 +283,12 @@ def test_what_is_said_after_a_compaction_in_mid_turn_is_told() -> None:
     turn = exchange("s")
     whole = sdk.AssistantMessage(content=[sdk.TextBlock("Old.")], model="m", message_id="m0")
     new = sdk.AssistantMessage(content=[sdk.TextBlock("New.")], model="m", message_id="m1")
-    said = [
+    told = [
         event
         for fed in (system("compact_boundary"), whole, system("status", status="requesting"), new)
         for event in turn.feed(fed)
     ]
-    assert said == [TextDelta("New.")]
+    assert told == [TextDelta("New.")]
 
 
 # Another working directory
