@@ -5,37 +5,35 @@ below the home directory and is asked to ``resume`` it. Such a file dies with it
 some weeks: the CLI then says "No conversation found with session ID …", and the conversation goes on in a new session
 that is told the history.
 
-All that is decided is decided in :mod:`fsm.providers.claude_exchange`; here are the process, the clock and the
-thread. The SDK, the extra ``claude-agent``, is imported when a provider is constructed, not with this module.
+The decisions are in :mod:`fsm.providers.claude_exchange` and :mod:`fsm.providers.claude_results`, the process is in
+:mod:`fsm.providers.claude_process`. The SDK, the extra ``claude-agent``, is imported when a provider is constructed,
+not with this module.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
-
-import anyio
-from anyio.from_thread import start_blocking_portal
+from collections.abc import AsyncGenerator, Generator, Sequence
+from typing import TYPE_CHECKING
 
 from fsm.content import Block
 from fsm.errors import InvalidInput, ProviderError
 from fsm.provider import Request
 from fsm.providers import claude_exchange
 from fsm.providers.claude_exchange import Exchange
-from fsm.results import Event
+from fsm.providers.claude_notices import INCOMPLETE
+from fsm.providers.claude_options import check_options, default_name, keeps_sessions, prepared
+from fsm.providers.claude_process import Process
+from fsm.providers.loop_thread import read_in_thread
+from fsm.results import EXPIRED, Event, Result
 
 if TYPE_CHECKING:
-    from claude_agent_sdk import ClaudeAgentOptions, ClaudeSDKClient
+    from claude_agent_sdk import ClaudeAgentOptions
 
 __all__ = ["ClaudeAgent"]
 
 STOPPING = 3.0
 """How long the CLI may take to stop what it is doing and to store it, in seconds; then it is ended by force."""
-
-_OWN = ("continue_conversation", "resume", "resume_drops_turn", "resume_session_at", "session_id")
-_OWN_ARGUMENTS = frozenset({"c", "continue", "r", "resume", "resume-drops-turn", "resume-session-at", "session-id"})
 
 
 class ClaudeAgent:
@@ -48,38 +46,44 @@ class ClaudeAgent:
     what happened                                       result
     ==================================================  =========================================================
     an answer                                           ``success`` with the ``stop_reason``
-    the session is gone, raised or reported             ``error_during_execution``
-    a resumed session is full, or the API refuses its   ``error_during_execution``
-    transcript (400, 413)
-    the same of a new session                           as the CLI says it; a full one: ``error_context_window``
+    a resumed session is gone or full, or the API       ``error_during_execution``
+    refuses the messages of its transcript
+    a new session is refused for its size               ``error_context_window`` without a session
     the API failed otherwise                            as the CLI says it, ``is_error`` with ``http_status``; the
                                                         session is still good
     a limit of turns or of cost                         ``error_max_turns``, …; the session is still good
-    a permission callback or hook stopped it            ``interrupted``; the session is still good
+    the CLI failed otherwise                            ``error_cli``; the session is still good
+    a permission callback or a hook stopped it          ``interrupted``; the session is still good
+    the CLI could not store all of the session          as the CLI says it, without a session
     ==================================================  =========================================================
 
-    A CLI that is missing, dies or is silent for too long raises :class:`~fsm.errors.ProviderError`. Whoever leaves a
-    stream early interrupts the CLI as a person does: it stores what it said so far, and the session lives. The result
-    is handed out when the process has exited, so that what it names is on disk.
+    A CLI that is missing, dies or is silent for too long raises :class:`~fsm.errors.ProviderError`. A caller that
+    leaves a stream early interrupts the CLI as a person does: it stores what it said so far, and the session lives.
+
+    The CLI stores a turn before it reports the result. The result is handed out when the CLI has exited, or after some
+    seconds if it does not exit. Agents in the background are waited for. Other background tasks, such as shells, end
+    with the turn.
+
+    A provider holds no process between turns, so any number of threads, tasks and event loops may use it.
 
     Args:
-        options: the options of the SDK: ``cwd``, tools, permissions, model, MCP servers, hooks, …; they are passed
-            through and never changed. Which session is resumed is the conversation's own affair.
-        timeout: for how many seconds the CLI may be silent before it is stopped. What counts is the time between two
-            of its messages: a tool that runs, or a person who is asked for a permission, is silence. Keep it below
-            the manager's ``lease``.
-        name: the provider's name. The CLI looks for its sessions below its home directory (``CLAUDE_CONFIG_DIR``) and
-            for the working directory. After a change of these it reports them dead by itself, so the name needs no
-            change. Give another one if the sessions would still be found but are not to be continued: another role,
-            another circle of tools or permissions (G15).
+        options: the options of the SDK: ``cwd``, tools, permissions, model, MCP servers, hooks, …; they are copied and
+            passed through. Options that say which session is resumed, or where, are refused. ``max_buffer_size`` is
+            64 MiB unless it is set.
+        timeout: for how many seconds the CLI may print nothing before it is stopped. A running tool is not silence,
+            because the CLI prints a heartbeat every 30 seconds; a person who is asked for a permission is. Keep it
+            below the manager's ``lease``.
+        name: the provider's name, by default ``claude-agent:`` with the folder and a hash of the working directory. A
+            session of one directory is never resumed in another (G15). With a name of your choice, directories share
+            sessions as far as the CLI lets them.
 
     Raises:
         ProviderError: the extra ``claude-agent`` is not installed.
-        InvalidInput: an option says which session to resume, or an argument is not usable.
+        InvalidInput: an option contradicts what the provider promises, or an argument is not usable.
     """
 
     def __init__(
-        self, options: ClaudeAgentOptions | None = None, *, timeout: float = 540.0, name: str = "claude-agent"
+        self, options: ClaudeAgentOptions | None = None, *, timeout: float = 540.0, name: str | None = None
     ) -> None:
         try:
             import claude_agent_sdk as sdk
@@ -87,12 +91,23 @@ class ClaudeAgent:
             raise ProviderError(
                 "the Claude Agent SDK is not installed; install it with: pip install 'conversation-fsm[claude-agent]'"
             ) from error
-        self.name = name
-        self._options = options if options is not None else sdk.ClaudeAgentOptions()
-        self._timeout = timeout
-        if not timeout > 0:
+        if options is None:
+            options = sdk.ClaudeAgentOptions()
+        given: tuple[object, object] = (options, timeout)
+        if not isinstance(given[0], sdk.ClaudeAgentOptions):
+            raise InvalidInput(f"options must be a ClaudeAgentOptions, and is of type {type(options).__name__}")
+        if isinstance(given[1], bool) or not isinstance(given[1], int | float) or not timeout > 0:
             raise InvalidInput(f"timeout must be a number of seconds above 0, and is {timeout!r}")
-        _check_options(self._options)
+        check_options(options)
+        self._options = prepared(options)
+        self._is_stored = keeps_sessions(options)
+        self._timeout = float(timeout)
+        self.name = default_name(str(self._options.cwd)) if name is None else name
+
+    @property
+    def longest_silence(self) -> float:
+        """For how many seconds the CLI may be silent before it is stopped: the timeout."""
+        return self._timeout
 
     def check_content(self, content: Sequence[Block]) -> None:
         """Refuse what the CLI does not take, before the turn begins.
@@ -108,8 +123,9 @@ class ClaudeAgent:
     def stream(self, request: Request) -> Generator[Event, None, None]:
         """Answer. Closing the generator early interrupts the CLI and waits for its end.
 
-        The SDK is asynchronous: it runs in a thread of its own, with an event loop of its own, which ends with the
-        generator. Hooks, permission callbacks and the tools of the application are called there.
+        The SDK is asynchronous: it runs in a daemon thread with its event loop, which ends with the generator. Hooks,
+        permission callbacks and the tools of the application are called there. Any thread may close the generator. A
+        forked child can't use it.
 
         Args:
             request: the new message, and the session to resume or the history to begin one with.
@@ -120,14 +136,7 @@ class ClaudeAgent:
         Raises:
             ProviderError: the CLI did not answer.
         """
-        with start_blocking_portal("asyncio") as portal:
-            events = self.astream(request)
-            while (event := portal.call(_next, events)) is not None:
-                try:
-                    yield event
-                except GeneratorExit:
-                    portal.call(events.aclose)
-                    raise
+        return read_in_thread(self.astream(request))
 
     async def astream(self, request: Request) -> AsyncGenerator[Event, None]:
         """Answer, asynchronously; see :meth:`stream`.
@@ -141,66 +150,17 @@ class ClaudeAgent:
         Raises:
             ProviderError: the CLI did not answer.
         """
-        import claude_agent_sdk as sdk
-
-        stored = "no-session-persistence" not in self._options.extra_args
-        exchange = Exchange(request, timeout=self._timeout, stored=stored)
-        options = dataclasses.replace(self._options, resume=request.session_id, include_partial_messages=True)
-        client, over = sdk.ClaudeSDKClient(options), anyio.Event()
+        if request.session_id in INCOMPLETE:
+            told = ("the Claude CLI could not store all of this session; the disk was full",)
+            yield Result(EXPIRED, is_error=True, session_id=request.session_id, errors=told)
+            return
+        exchange = Exchange(request, timeout=self._timeout, stored=self._is_stored)
+        options = dataclasses.replace(self._options, resume=request.session_id)
+        process = Process(options, exchange, request.alive, stopping=STOPPING)
         try:
-            with anyio.fail_after(exchange.patience):
-                await client.connect(_said(exchange.message, over))
-            messages = client.receive_messages()
-            while (message := await _within(exchange.patience, messages)) is not None:
+            while (message := await process.message()) is not None:
                 for event in exchange.feed(message):
                     yield event
-                if exchange.result is not None:
-                    over.set()
-        except Exception as error:  # noqa: BLE001  # the SDK raises some that have no name; none is swallowed
-            exchange.failed(error)
+            yield exchange.ended()
         finally:
-            with anyio.CancelScope(shield=True):
-                if exchange.result is None:
-                    await _interrupt(client, over)
-                await client.disconnect()
-        yield exchange.ended()
-
-
-async def _next(events: AsyncIterator[Event]) -> Event | None:
-    return await anext(events, None)
-
-
-async def _within(seconds: float, messages: AsyncIterator[Any]) -> Any:
-    """The next message, or None at the end."""
-    with anyio.fail_after(seconds):
-        return await anext(messages, None)
-
-
-async def _said(message: dict[str, Any], over: anyio.Event) -> AsyncIterator[dict[str, Any]]:
-    """What the SDK writes to the CLI: one message, and the end of all input only when the answer is there.
-
-    While its input is open the CLI can be interrupted. Once it is closed, the CLI ends what runs in the background,
-    stores the transcript and exits.
-    """
-    yield message
-    await over.wait()
-
-
-async def _interrupt(client: ClaudeSDKClient, over: anyio.Event) -> None:
-    """Stop the CLI as a person does: it stops its tools, stores what it said and exits.
-
-    A CLI that has died, or doesn't listen, is left to ``disconnect``, which ends the process in any case.
-    """
-    with anyio.move_on_after(STOPPING), suppress(Exception):
-        await client.interrupt()
-        over.set()
-        async for _ in client.receive_messages():
-            pass
-
-
-def _check_options(options: ClaudeAgentOptions) -> None:
-    named = [name for name in _OWN if getattr(options, name)] + sorted(_OWN_ARGUMENTS & options.extra_args.keys())
-    if named:
-        raise InvalidInput(
-            f"options can't set {', '.join(named)}; which session is resumed is decided by the conversation's state"
-        )
+            await process.close()

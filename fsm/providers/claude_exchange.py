@@ -6,13 +6,16 @@ dead. It promises that
 
 * text is handed out once, whether the CLI streamed it or not, and an error's text never;
 * a tool call is handed out only when its arguments are whole; what happens inside a subagent is the inside of a tool;
-* a session is called dead only for a failure that would come back with it, and named only if it can be resumed.
+* a session is called dead only by evidence about it (:mod:`fsm.providers.claude_results`), and named only if the CLI
+  has stored all of it;
+* a message that nobody foresaw is skipped, and never raises.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from uuid import uuid4
 
 import attrs
 
@@ -20,23 +23,20 @@ from fsm.content import Block, text_block
 from fsm.context import as_preamble
 from fsm.errors import ProviderError
 from fsm.provider import Request
+from fsm.providers import claude_results
 from fsm.providers.block_checks import IMAGES, Kind, check_blocks
-from fsm.results import EXPIRED, Event, Result, TextDelta, ToolResult, ToolUse
+from fsm.providers.claude_errors import what_failed
+from fsm.providers.claude_notices import Notices
+from fsm.results import Event, Result, TextDelta, ToolResult, ToolUse
 from fsm.states import Trigger
 
-__all__ = ["Exchange", "check_content"]
+__all__ = ["UNREADABLE", "Exchange", "check_content"]
 
-GRACE = 10.0
-"""How long the CLI may take to exit after its last word, in seconds; its result is handed out all the same."""
+GRACE = 3.0
+"""How long the CLI may take to exit after its last result, in seconds; then the result is handed out anyway."""
 
-_REFUSED = frozenset({400, 413})
-"""With these the API refuses the transcript itself, and would refuse it again: the CLI keeps what it sent."""
-
-_OUTGROWN = frozenset({"prompt_too_long", "image_error"})
-"""Terminal reasons of a session that can take no more."""
-
-_AGENTS = frozenset({"local_agent", "local_workflow"})
-"""Background tasks whose end the CLI waits for, and answers with one more turn of its own."""
+UNREADABLE = (AttributeError, LookupError, TypeError, ValueError)
+"""Errors of a message that is not as the SDK or this module expects it. Such a message is skipped."""
 
 _TAKEN: Mapping[str, Kind] = {
     "text": Kind(needs=("text",)),
@@ -76,6 +76,7 @@ class Exchange:
         stored: whether the CLI keeps its sessions, so that they can be resumed.
 
     Attributes:
+        notices: what the CLI says beside its results.
         result: the result, once the CLI has reported one; None before. A later one takes its place: the CLI reports
             one more whenever an agent in the background has ended and it has answered that.
 
@@ -89,6 +90,8 @@ class Exchange:
     def __init__(self, request: Request, *, timeout: float, stored: bool = True) -> None:
         self.result: Result | None = None
         self._request = request
+        self.notices = Notices(request)
+        self._uuid = str(uuid4())
         self._resumed = request.session_id
         self._timeout = timeout
         self._stored = stored
@@ -96,7 +99,8 @@ class Exchange:
         self._streaming: str | None = None
         self._speaking: str | None = None
         self._complaint: str | None = None
-        self._agents: set[str] = set()
+        self._is_answering = False
+        self._unreadable: Exception | None = None
 
     @property
     def message(self) -> dict[str, Any]:
@@ -107,38 +111,78 @@ class Exchange:
         come from anybody.
         """
         blocks = [dict(block) for block in self._request.content]
-        message: dict[str, Any] = {"type": "user", "parent_tool_use_id": None, "session_id": ""}
+        message: dict[str, Any] = {"type": "user", "uuid": self._uuid, "parent_tool_use_id": None, "session_id": ""}
         if self._request.history:
             blocks.insert(0, dict(text_block(as_preamble(self._request.history))))
             message["client_composed"] = True
         return {**message, "message": {"role": "user", "content": blocks}}
 
     @property
+    def is_final(self) -> bool:
+        """Whether the CLI has reported its last result: no agent runs that it would answer for."""
+        return self.result is not None and not self.notices.agents and not self._is_answering
+
+    @property
     def patience(self) -> float:
         """For how many seconds the CLI may be silent now."""
-        return self._timeout if self.result is None or self._agents else min(GRACE, self._timeout)
+        return min(GRACE, self._timeout) if self.is_final else self._timeout
 
     def feed(self, message: Any) -> Sequence[Event]:
         """Take the next message of the SDK; return what the caller is to hear."""
+        try:
+            return self._take(message)
+        except UNREADABLE as error:
+            self._unreadable = error
+            return ()
+
+    def skip(self, error: Exception, data: object = None) -> None:
+        """Take a message that the SDK could not read.
+
+        Args:
+            error: what it raised.
+            data: the message as the CLI printed it, if that is known; a result is still a result.
+        """
+        self._unreadable = error
+        if isinstance(data, Mapping) and data.get("type") == "result":
+            self._report(data)
+
+    def _take(self, message: Any) -> Sequence[Event]:
         import claude_agent_sdk as sdk
 
         match message:
             case sdk.StreamEvent(parent_tool_use_id=None):
+                self._is_answering, self.notices.is_repeating = True, False
                 return self._stream_event(message.event)
+            case sdk.AssistantMessage() | sdk.UserMessage() if self.notices.is_repeating:
+                pass
             case sdk.AssistantMessage(parent_tool_use_id=None):
+                self._is_answering = True
                 self._complaint = message.error
                 return () if message.error else self._blocks(message.content, message.message_id)
             case sdk.UserMessage(parent_tool_use_id=None) if not isinstance(message.content, str):
                 return self._blocks(message.content, None)
-            case sdk.ResultMessage():
-                self.result = self.judge(vars(message))
-            case sdk.TaskStartedMessage() if message.task_type in _AGENTS:
-                self._agents.add(message.task_id)
-            case sdk.TaskNotificationMessage():
-                self._agents.discard(message.task_id)
-            case sdk.TaskUpdatedMessage() if message.status in sdk.TERMINAL_TASK_STATUSES:
-                self._agents.discard(message.task_id)
+            case sdk.ResultMessage() if self._is_of_this_turn(message):
+                self._report(vars(message))
+            case _:
+                self.notices.take(message)
         return ()
+
+    def _is_of_this_turn(self, message: Any) -> bool:
+        """Whether a result is that of the message that was sent.
+
+        A resumed session first reports, with a result, what became of its background tasks.
+        """
+        origin: Mapping[str, Any] = message.origin or {}
+        return (
+            self.result is not None
+            or origin.get("kind", "human") == "human"
+            or self._uuid in (message.user_message_uuids or ())
+        )
+
+    def _report(self, mapping: Mapping[str, Any]) -> None:
+        """The CLI has reported a result."""
+        self.result = self.judge(mapping)
+        self._is_answering = self.notices.is_stopped = False
 
     def failed(self, error: Exception) -> None:
         """The SDK or the clock raised this; after a result it has no more to say, since the CLI exits with an error
@@ -152,49 +196,35 @@ class Exchange:
         if self.result is not None:
             return
         if isinstance(error, sdk.ResultError) and error.data:
-            self.result = self.judge(error.data)
+            self._report(error.data)
             return
-        raise self._broken(self._what_failed(error)) from error
+        raise self._broken(what_failed(error, self.patience)) from error
 
     def ended(self) -> Result:
-        """The CLI has exited; the result of the turn.
+        """The CLI has ended its turn; return the result of it.
 
         Raises:
             ProviderError: it reported none.
         """
         if self.result is None:
-            raise self._broken("the Claude CLI exited without a result")
+            unread = "" if self._unreadable is None else f" that could be read ({type(self._unreadable).__name__})"
+            raise self._broken(f"the Claude CLI exited without a result{unread}") from self._unreadable
+        if self.result.session_id in self.notices.lost and self.result.trigger is not Trigger.EXPIRED:
+            return attrs.evolve(self.result, session_id=None)
         return self.result
 
     def judge(self, mapping: Mapping[str, Any]) -> Result:
-        """The result that one of the CLI's means.
-
-        It exits with ``error_during_execution`` if there is no such session. Dead as well is a resumed session whose
-        transcript the API refuses (400, 413), for the CLI keeps it and would send it again, and one that can take no
-        more. A new session that begins so is not worth a name. An account without credit is reported as a 400 too;
-        it is told as 402 and costs no session. After every other failure the session can be resumed, the first turn's
-        too: the CLI has stored it by then.
+        """The result that one of the CLI's means; see :func:`~fsm.providers.claude_results.judge`.
 
         Args:
             mapping: the CLI's result, as it prints it.
         """
-        result = Result.from_mapping(mapping)
-        named = result.session_id if self._stored else None
-        if result.trigger is Trigger.SUCCEEDED:
-            return attrs.evolve(result, session_id=named)
-        told = result.errors or ((result.text,) if result.text else ())
-        result = attrs.evolve(result, errors=told, text=None)
-        if result.trigger is Trigger.EXPIRED:
+        unpaid = self._complaint == "billing_error"
+        resumed = None if self.notices.is_moved else self._resumed
+        result = claude_results.judge(mapping, resumed, unpaid=unpaid, stopped=self.notices.is_stopped)
+        if self._stored or result.session_id == self._resumed or result.trigger is Trigger.EXPIRED:
             return result
-        reason = mapping.get("terminal_reason")
-        if self._complaint == "billing_error":
-            result = attrs.evolve(result, http_status=402)
-        elif reason in _OUTGROWN or result.http_status in _REFUSED:
-            if self._resumed is not None:
-                return attrs.evolve(result, subtype=EXPIRED, session_id=self._resumed)
-            subtype = "error_context_window" if reason == "prompt_too_long" else result.subtype
-            return attrs.evolve(result, subtype=subtype, session_id=None)
-        return attrs.evolve(result, session_id=self._resumed or named)
+        return attrs.evolve(result, session_id=None)
 
     def _stream_event(self, event: Mapping[str, Any]) -> Sequence[Event]:
         if event["type"] == "message_start":
@@ -229,26 +259,6 @@ class Exchange:
         parted = self._speaking not in {None, message_id}
         self._speaking = message_id
         return (TextDelta(f"\n\n{text}" if parted else text),)
-
-    def _what_failed(self, error: Exception) -> str:
-        """What an error of the SDK says; its own text is told only where it can't hold any of the conversation's."""
-        import claude_agent_sdk as sdk
-
-        match error:
-            case sdk.CLINotFoundError():
-                return "the Claude CLI was not found; check options.cli_path, or install claude-agent-sdk anew"
-            case sdk.CLIConnectionError():
-                return (
-                    f"the Claude CLI can't be run ({str(error).partition(chr(10))[0]}); check options.cwd and cli_path"
-                )
-            case sdk.ProcessError():
-                return f"the Claude CLI exited with code {error.exit_code} before it had answered; see its stderr"
-            case TimeoutError():
-                return (
-                    f"the Claude CLI was silent for {self.patience:g} seconds and was stopped; "
-                    "if its tools need longer, raise the timeout"
-                )
-        return f"the Claude Agent SDK raised {type(error).__name__}"
 
     def _broken(self, why: str) -> ProviderError:
         return ProviderError(

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from contextlib import aclosing, closing
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import pytest
 
 from fsm import State, TurnStatus
 from fsm.content import as_blocks
-from fsm.errors import InvalidContent, InvalidInput, ProviderError
+from fsm.errors import InvalidContent, ProviderError
 from fsm.provider import Request
 from fsm.providers import ClaudeAgent
 from fsm.results import EXPIRED, TextDelta, ToolResult, ToolUse
@@ -26,7 +25,6 @@ from fsm.testing import check_provider
 from tests.providers.claude_way import KEY, WAYS, Claude, Talk, echo, environment, heard, no_cli, require_sdk, text_of
 from tests.providers.messages_server import (
     Answer,
-    MessagesServer,
     begun,
     error,
     message,
@@ -44,21 +42,6 @@ pytestmark = pytest.mark.timeout(120)
 
 ENDLESS = Answer(events=(*begun("msg_endless"), *streamed(text("Once upon a time."))[:2]), then="wait")
 """An answer that begins and never ends."""
-
-
-@pytest.fixture
-def claude(tmp_path: Path) -> Iterator[Claude]:
-    before = set(threading.enumerate())
-    with MessagesServer() as server:
-        echo(server)
-        yield Claude(tmp_path, server, sdk)
-        assert server.answers.empty(), "not all that was scripted was asked for"
-    assert no_cli()
-    # Trio keeps its idle threads for some seconds, to use them again.
-    left = [thread for thread in set(threading.enumerate()) - before if not thread.name.startswith("Trio thread")]
-    for thread in left:
-        thread.join(5)
-    assert not [thread for thread in left if thread.is_alive()]
 
 
 def request(content: Any = "hello", session: str | None = None, turn: int = 1) -> Request:
@@ -459,22 +442,6 @@ def test_sessions_that_the_cli_does_not_keep_are_not_named(claude: Claude) -> No
     assert claude.sessions() == [None]
 
 
-def test_a_session_that_forks_at_every_turn_is_followed(claude: Claude) -> None:
-    ids = []
-    for line in ("one", "two", "three"):
-        reply = claude.one(line, fork_session=len(ids) > 0)
-        assert reply.result is not None
-        ids.append(reply.result.session_id)
-    assert len(set(ids)) == 3
-    assert heard(claude.server.received[-1]) == [
-        "user: one",
-        "assistant: Answer 1.",
-        "user: two",
-        "assistant: Answer 2.",
-        "user: three",
-    ]
-
-
 def test_a_message_with_a_rebuilt_context_is_delivered_as_written(claude: Claude) -> None:
     """The CLI reads what is mentioned as @path, and runs commands; in a rebuilt context anybody may have said it."""
     secret = claude.home / "secret.txt"
@@ -513,35 +480,6 @@ def test_content_that_the_cli_would_drop_is_refused_before_the_turn_begins(claud
             manager.send(KEY, [text("here:"), {"type": "tool_result", "tool_use_id": "t1", "content": "3"}])
         assert manager.conversations() == []
     assert claude.server.received == []
-
-
-# The constructor
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"resume": "s"},
-        {"continue_conversation": True},
-        {"session_id": "s"},
-        {"resume_session_at": "s"},
-        {"extra_args": {"resume": "s"}},
-    ],
-)
-def test_options_that_name_a_session_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(InvalidInput, match="decided by the conversation's state"):
-        ClaudeAgent(sdk.ClaudeAgentOptions(**options))
-
-
-@pytest.mark.parametrize("timeout", [0, -1.0, float("nan")])
-def test_a_timeout_must_be_some_time(timeout: float) -> None:
-    with pytest.raises(InvalidInput, match="timeout"):
-        ClaudeAgent(timeout=timeout)
-
-
-def test_the_name_can_be_chosen() -> None:
-    """G15."""
-    assert (ClaudeAgent().name, ClaudeAgent(name="reviewer").name) == ("claude-agent", "reviewer")
 
 
 # The contracts of every provider

@@ -82,33 +82,35 @@ def test_every_recorded_result_is_judged() -> None:
     assert {case for case, *_ in judged} == set(RECORDED)
 
 
-def failure(status: int, reason: str = "api_error") -> dict[str, Any]:
+def failure(status: int | None, reason: str = "api_error") -> dict[str, Any]:
     return RECORDED["the API answers 429"] | {"api_error_status": status, "terminal_reason": reason}
 
 
 @pytest.mark.parametrize(
-    ("status", "reason", "subtype"),
+    ("status", "reason", "told"),
     [
-        (400, "api_error", "success"),
-        (413, "image_error", "success"),
-        (400, "image_error", "success"),
-        (400, "prompt_too_long", "error_context_window"),
-        (None, "prompt_too_long", "error_context_window"),
+        (400, "api_error", "API Error: 400 messages.1: `tool_use` ids were found without `tool_result` blocks"),
+        (400, "prompt_too_long", "Prompt is too long"),
+        (413, "prompt_too_long", "Prompt is too long"),
+        (None, "prompt_too_long", "Prompt is too long"),
+        (None, "blocking_limit", "Prompt is too long"),
     ],
 )
 def test_a_transcript_that_is_refused_ends_a_resumed_session_and_names_no_new_one(
-    status: int, reason: str, subtype: str
+    status: int | None, reason: str, told: str
 ) -> None:
-    resumed = exchange(session="held").judge(failure(status, reason))
+    report = failure(status, reason) | {"result": told}
+    resumed = exchange(session="held").judge(report)
     assert (resumed.subtype, resumed.session_id) == (EXPIRED, "held")
-    fresh = exchange().judge(failure(status, reason))
-    assert (fresh.trigger, fresh.subtype, fresh.session_id) == (Trigger.FAILED, subtype, None)
+    fresh = exchange().judge(report)
+    assert (fresh.trigger, fresh.session_id) == (Trigger.FAILED, None)
+    assert fresh.subtype == ("success" if reason == "api_error" else "error_context_window")
 
 
-@pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 529, None])
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422, 429, 500, 529, None])
 def test_any_other_failure_of_the_api_keeps_the_session(status: int | None) -> None:
     """G14."""
-    assert exchange(session="held").judge(failure(status)).session_id == "held"  # type: ignore[arg-type]
+    assert exchange(session="held").judge(failure(status)).session_id == "held"
 
 
 def test_sessions_that_are_not_stored_have_no_name() -> None:
