@@ -9,6 +9,10 @@
   was written.
 * Everything else is reads, in the order of the numbers.
 
+A store may have an attribute ``epoch``, a number that changes whenever the database may have forgotten commits that it
+was not told to sync. If a store has one, a step that a turn has stored, and that is missing, is stored once more only
+if the number has changed since the turn began. Otherwise somebody has deleted the conversation.
+
 ``persistence.SQLStore`` is the store for SQLite and PostgreSQL.
 """
 

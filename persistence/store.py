@@ -34,22 +34,30 @@ R = TypeVar("R")
 
 
 class SQLStore:
-    """Conversations in an SQL database. Any number of threads may use one store.
+    """Conversations in an SQL database.
+
+    Any number of threads may use one store, and any number of stores may be open on one database. A store may be used
+    on both sides of a fork: the child has connections of its own.
 
     Args:
         url: ``sqlite:///chat.db`` (relative), ``sqlite:////var/lib/chat.db`` (absolute) or ``sqlite:///:memory:``.
             The file is created if it is missing, readable by its owner only. Or
             ``postgresql://user:password@host/name`` (extra ``postgres``). Either way the tables are created and
-            migrated.
+            migrated. Which options a URL may have, and what is written with a percent sign, stands in
+            :doc:`/reference/storage`.
         durability: which commits are synced to disk before they return. ``acknowledged``: those that a caller is told
             of; the beginning of a turn survives a killed process, its end survives loss of power. ``strict``: all.
             ``relaxed``: none; all survive a killed process.
-        timeout: how long to wait for another writer, in seconds.
+        timeout: seconds to wait for another writer or a free connection, and to try again after a lost connection.
         group_commit: let steps that are committed at the same time, by several threads or tasks, share a transaction
             and its sync, where a database has one writer at a time: a file of SQLite. A lone caller does not notice.
+        prepare: let PostgreSQL prepare statements that come often. It makes no difference to SQLite, like the next two.
+        pool_size: the number of connections to PostgreSQL that are open at most.
+        pool_idle: seconds after which a connection to PostgreSQL that nobody uses is closed.
 
     Raises:
-        StoreError: the URL, the path or the file is not usable; the message says why.
+        InvalidInput: an argument is not of its kind.
+        StoreError: the URL, the path or the database is not usable; the message says why.
         SchemaVersionError: a newer version of this library wrote the database.
 
     >>> with SQLStore("sqlite:///:memory:") as store:
