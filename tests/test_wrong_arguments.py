@@ -68,7 +68,6 @@ WRONG: dict[str, tuple[str, Any]] = {
     "lease as true": ("lease", True),
     "no time for a lease": ("lease", 0),
     "a negative lease": ("lease", -1.0),
-    "no lease": ("lease", None),
     "a lease beyond all times": ("lease", 1e300),
     "on_busy as another word": ("on_busy", "queue"),
     "on_busy as true": ("on_busy", True),
