@@ -113,7 +113,8 @@ def fork_while_streaming(url: str, notes: str, how: str) -> dict[str, Any]:
         elif how == "read":
             with suppress(Exception):
                 list(held[1])
-        held.clear()
+        elif how == "dropped":
+            held.clear()
         gc.collect()
         return "done"
 

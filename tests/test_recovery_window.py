@@ -217,12 +217,12 @@ class Small(DemoProvider):
         return found
 
 
-SENT = "long " * 40
+SENT = "long " * 1000
 FULL = 40 * (len(SENT) + 3)
 
 
 def talked(store: Any, provider: Small, **options: Any) -> SessionManager:
-    """A manager with a conversation of forty messages behind it, 8,000 characters."""
+    """A manager with a conversation of forty messages behind it, 200,000 characters."""
     sessions = SessionManager(store, provider, **options)
     for _ in range(40):
         sessions.send("k", SENT)
