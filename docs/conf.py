@@ -127,6 +127,10 @@ def _help(*command: str) -> str:
     return done.stdout.replace("python -m fsm", "conversation-fsm")
 
 
+NUMBERS = (*range(1, 17), 22, 23)
+"""The guarantees that there are."""
+
+
 def _tests_by_guarantee() -> str:
     """A table: for each guarantee, the tests whose name or docstring cites its number."""
     tests: dict[int, list[str]] = defaultdict(list)
@@ -134,7 +138,7 @@ def _tests_by_guarantee() -> str:
         for name, text in _tests(path):
             for number in sorted({int(digits) for digits in re.findall(r"(?<![a-z0-9])g(\d+)(?!\d)", text.lower())}):
                 tests[number].append(f"`{path.relative_to(ROOT)}` · `{name}`")
-    rows = [f"| **G{number}** | {'<br>'.join(tests[number]) or 'no test cites it yet'} |" for number in range(1, 17)]
+    rows = [f"| **G{number}** | {'<br>'.join(tests[number]) or 'no test cites it yet'} |" for number in NUMBERS]
     return "\n".join(["| guarantee | tests that cite it |", "|---|---|", *rows])
 
 
