@@ -52,6 +52,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("lets the last writer win", "store", "G5", stores.LastWriterWins),
     Mutant("checks before it locks", "store", "G5", stores.ChecksBeforeItLocks),
     Mutant("forgets dead ids", "store", "G2", stores.ForgetsDeadIds),
+    Mutant("forgets tool results", "store", "G23", stores.ForgetsToolResults),
     Mutant("stores the id from the error", "store", "G1", stores.StoresTheIdFromTheError),
     Mutant("writes half a step", "store", "G9", stores.WritesHalfAStep),
     Mutant("swallows a failed write", "store", "G16", stores.SwallowsFailedWrites),

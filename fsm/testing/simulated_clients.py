@@ -10,6 +10,7 @@ from typing import Any
 
 from attrs import frozen
 
+from fsm.content import Block, text_block
 from fsm.errors import FSMError
 from fsm.records import Conversation, TurnStatus
 from fsm.reply import Reply
@@ -176,7 +177,9 @@ class Client:
     async def _send(self, worker: Worker, message: Message, leaves_after: int | None) -> None:
         """Send a message; read all of its answer, or so many events of it."""
         self._unanswered = message
-        content = [{"type": "text", "text": message.text}]
+        content: list[Block] = [text_block(message.text)]
+        if message.name is None and self._world.happens(0.2):
+            content.append({"type": "tool_result", "tool_use_id": f"call {message.text}", "content": "done"})
         turn = await worker.begin(self.key, content, idempotency_key=message.name)
         try:
             heard = 0

@@ -9,9 +9,10 @@ from collections import Counter, defaultdict
 from typing import TypeAlias
 
 from fsm.content import text_of
+from fsm.context import as_text
 from fsm.ports import Events, Failed
 from fsm.provider import Request
-from fsm.records import Conversation, TurnStatus
+from fsm.records import Conversation, Message, TurnStatus
 from fsm.results import EXPIRED, INTERRUPTED, Result, TextDelta, ToolUse
 from fsm.testing.simulated import LEASE, Broken, Database, World
 from fsm.testing.virtual_time import Loop
@@ -123,11 +124,11 @@ class Provider:
 
     def _check_history(self, request: Request, stored: Conversation) -> None:
         ends = {turn.number: turn.status for turn in self._database.turns(stored)}
-        said = [one for one in self._database.messages(stored) if ends[one.turn] is TurnStatus.SUCCEEDED]
-        due = [message.text for message in said if message.role == "user"]
+        said = [one for one in self._database.messages(stored) if one.role == "user"]
+        due = [text for message in said if (text := _due(message, ends[message.turn]))]
         told = [message.text for message in request.history if message.role == "user"]
         if told != due:
-            raise Broken(request.key, f"G3: a new session is told {len(told)} messages of {len(due)}, or others")
+            raise Broken(request.key, f"G3, G23: a new session is told {len(told)} messages of {len(due)}, or others")
 
     def _expired(self, request: Request) -> Result:
         """A session is gone; the error comes back with its id, with a new one, or with none."""
@@ -137,7 +138,7 @@ class Provider:
 
     def _known(self, request: Request) -> tuple[str, ...]:
         before = (
-            tuple(message.text for message in request.history if message.role == "user")
+            tuple(message.text.partition("\n[the tool ")[0] for message in request.history if message.role == "user")
             if request.session_id is None
             else self._sessions[request.session_id]
         )
@@ -175,3 +176,9 @@ class Provider:
                 [(1.0, result), (1.0, TextDelta("one more word"))],
             ]
         )
+
+
+def _due(message: Message, status: TurnStatus) -> str:
+    """What a new session must be told of a user's message: all of it, or its tool results, or nothing (G3, G23)."""
+    told = [block for block in message.content if "tool_use_id" in block or status is TurnStatus.SUCCEEDED]
+    return "" if status is TurnStatus.RUNNING else as_text(told)

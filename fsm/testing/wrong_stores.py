@@ -108,6 +108,13 @@ class ForgetsDeadIds(_Wrong):
         return frozenset()
 
 
+class ForgetsToolResults(_Wrong):
+    """It reads no tool results of turns that failed, so the model is told that nobody knows whether the tool ran."""
+
+    def unheard(self, *_: Any, **__: Any) -> Sequence[Message]:
+        return ()
+
+
 class StoresTheIdFromTheError(_Wrong):
     """It keeps the id that came back with the error, and resumes the dead session for ever."""
 
