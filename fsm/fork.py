@@ -10,89 +10,71 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from types import TracebackType
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 __all__ = ["GATE", "Gate", "call_before_fork", "renew_in_child"]
 
 
 class Gate:
-    """Held open by each thread inside a call; whoever closes it waits until no other thread is inside.
+    """Held open by each thread inside a call; who closes it waits until no other thread is inside.
 
     Entering is reentrant: a call may make another. A thread that closes the gate from inside a call waits for the
     others only, not for itself.
 
-    A thread writes down that it is inside, and then looks whether the gate is closing; the closer says that it is
-    closing, and then looks who is inside. One of them sees the other, so entering takes no lock.
+    Each thread has a lock, which it holds while it is inside, and who closes the gate takes all of them. The locks are
+    entered and left in C, so that no interrupt comes between and leaves a thread inside.
 
-    >>> with GATE, GATE:
+    >>> with GATE.inside(), GATE.inside():
     ...     GATE.is_inside
     True
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition(threading.Lock())
-        self._inside: dict[int, int] = {}
-        self._closing: int | None = None
+        self._mine = threading.local()
+        self._locks: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._open = threading.Lock()  # held by who closes the gate, and for a moment by a thread that is new to it
+        self._closer: int | None = None
+        self._taken: list[Any] = []
+
+    def inside(self) -> AbstractContextManager[object]:
+        """Return what a call is made inside of."""
+        lock = getattr(self._mine, "lock", None)
+        if lock is None or (self._closer is not None and not lock._is_owned()):
+            lock = self._admitted(lock)
+        found: AbstractContextManager[object] = lock
+        return found
 
     @property
     def is_inside(self) -> bool:
         """Whether the calling thread is inside."""
-        return threading.get_ident() in self._inside
+        lock = getattr(self._mine, "lock", None)
+        return lock is not None and lock._is_owned()
 
-    def __enter__(self) -> None:
-        me = threading.get_ident()
-        inside = self._inside
-        depth = inside.get(me, 0)
-        inside[me] = depth + 1
-        if self._closing is not None and not depth:
-            self._wait_outside(me)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        me = threading.get_ident()
-        inside = self._inside
-        depth = inside.get(me, 0) - 1  # negative only in a child whose fork was made inside
-        if depth > 0:
-            inside[me] = depth
-            return
-        inside.pop(me, None)
-        if self._closing is not None:
-            self._tell(me)
-
-    def _wait_outside(self, me: int) -> None:
-        """Step back until the gate is open again; the closer itself passes."""
-        if self._closing == me:
-            return
-        del self._inside[me]
-        with self._changed:
-            self._changed.notify_all()
-            while self._closing is not None:
-                self._changed.wait()
-            self._inside[me] = 1
-
-    def _tell(self, me: int) -> None:
-        """Let the closer look again."""
-        if self._closing != me:
-            with self._changed:
-                self._changed.notify_all()
+    def _admitted(self, lock: Any) -> Any:
+        """Wait until the gate is open, so that latecomers do not hold up its closer; return the thread's lock."""
+        with nullcontext() if self._closer == threading.get_ident() else self._open:
+            if lock is None:
+                lock = self._mine.lock = threading.RLock()
+                self._locks.add(lock)
+        return lock
 
     def close(self) -> None:
         """Wait until no other thread is inside, and let none in until the gate is opened."""
-        me = threading.get_ident()
-        self._changed.acquire()
-        while self._closing is not None:
-            self._changed.wait()
-        self._closing = me
-        while set(self._inside) - {me}:
-            self._changed.wait()
+        self._open.acquire()
+        self._closer = threading.get_ident()
+        mine = getattr(self._mine, "lock", None)
+        for lock in list(self._locks):
+            if lock is not mine:
+                lock.acquire()
+                self._taken.append(lock)
 
     def open(self) -> None:
         """Let the others in again."""
-        self._closing = None
-        self._changed.notify_all()
-        self._changed.release()
+        while self._taken:
+            self._taken.pop().release()
+        self._closer = None
+        self._open.release()
 
     def renew(self) -> None:
         """After a fork, in the child, where no other thread is."""

@@ -190,7 +190,7 @@ class Pool(Psycopg3Database):
 
 def _tick(pool: weakref.ref[Pool]) -> None:
     if (mine := pool()) is not None:
-        with GATE:
+        with GATE.inside():
             mine.tick()
 
 

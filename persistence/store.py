@@ -84,7 +84,7 @@ class SQLStore:
         self.durability: Durability = durability
         self._timeout = timeout
         self._pool = (pool_size, pool_idle, prepare)
-        with GATE:
+        with GATE.inside():
             self._dialect = self._connect(url)
             self._open(group_commit=group_commit)
 

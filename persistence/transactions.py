@@ -79,7 +79,7 @@ class Transactions:
 
     def close(self) -> None:
         """Close all connections, after every other thread has left the store; a later call opens its own."""
-        with GATE:
+        with GATE.inside():
             self._calls.close()
             try:
                 self._dialect.close()
@@ -102,7 +102,7 @@ class Transactions:
         """Write steps; see :meth:`persistence.SQLStore.commit_many`."""
         if self.group is None or len(steps) == 1:
             return [_error_of(self.commit, step) for step in steps]
-        with GATE, self._calls:
+        with GATE.inside(), self._calls.inside():
             outcomes = self.group.commit_many(steps)
         return [
             error and told(error, step.before.key, self._dialect) for step, error in zip(steps, outcomes, strict=True)
@@ -111,7 +111,7 @@ class Transactions:
     def _called(self, key: str | None, operation: Callable[[*Ts], R], *values: *Ts) -> R:
         """A call of the store: a fork waits for its end, and whatever it raises is told as an error of this library."""
         try:
-            with GATE, self._calls:
+            with GATE.inside(), self._calls.inside():
                 return operation(*values)
         except Exception as error:  # noqa: BLE001  # a driver, and what it calls, may raise anything
             story = told(error, key, self._dialect)

@@ -84,7 +84,7 @@ class UnsyncedStore(NotingStore):
 class _Unsynced(FragileSQLite):
     def begin(self, *, synced: bool) -> None:
         self.database.connection().execute("PRAGMA synchronous = OFF")
-        self._opened.synced = synced
+        self.connections.mine.synced = synced
         super().begin(synced=synced)
 
 
