@@ -7,13 +7,14 @@ inside a call of a store. In the child, everything that was registered with :fun
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 import weakref
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
-__all__ = ["GATE", "Gate", "call_before_fork", "renew_in_child"]
+__all__ = ["GATE", "Gate", "call_before_fork", "leave_to_parent", "renew_in_child"]
 
 
 class Gate:
@@ -101,6 +102,15 @@ def renew_in_child(thing: _Renewable) -> None:
 def call_before_fork(thing: _Preparable) -> None:
     """Call ``thing.before_fork()`` in the parent before each fork, when no other thread is inside a call of a store."""
     _PREPARED.add(thing)
+
+
+def leave_to_parent(inherited: object) -> None:
+    """In a forked child: keep a thing of the parent's from being closed, even when this process ends.
+
+    Collecting it would close it: a connection that the parent uses, or a generator whose ``finally`` stops what the
+    parent runs. No list keeps a thing through the end of the interpreter; one reference more than are counted does.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
 
 
 _RENEWED: weakref.WeakSet[Any] = weakref.WeakSet()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterable
 from typing import Any
 
 from fsm.errors import StoreError
+from fsm.fork import leave_to_parent
 
 __all__ = ["INHERITED"]
 
@@ -23,7 +23,7 @@ class _Inherited:
         Closing one would write to the file, and remove the log that the parent is writing.
         """
         for connection in connections:
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+            leave_to_parent(connection)
             self._files.add(file)
 
     def check(self, file: tuple[int, int] | None, path: str) -> None:

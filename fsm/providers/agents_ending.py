@@ -13,7 +13,7 @@ from fsm.providers.agents_reading import of
 from fsm.providers.anthropic_errors import Failed
 from fsm.results import EXPIRED, Result
 
-__all__ = ["Ending", "Todo", "Unreadable", "events_of", "may_pass", "unreadable"]
+__all__ = ["Ending", "Todo", "Unreadable", "events_of", "may_pass"]
 
 
 class Todo(Enum):
@@ -120,8 +120,3 @@ def events_of(page: Any) -> list[Any]:
 def may_pass(failed: Failed) -> bool:
     """Return whether the same call may succeed a little later."""
     return failed.is_transient or failed.subtype == "error_response"
-
-
-def unreadable(error: Exception) -> Failed:
-    """Return what an answer that can't be read is reported as."""
-    return Failed("error_response", f"the answer can't be read ({type(error).__name__})")

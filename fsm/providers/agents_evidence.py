@@ -71,24 +71,17 @@ def ended_as(session: Any) -> str | None:
     return "the session is terminated" if getattr(session, "status", None) == "terminated" else None
 
 
-def is_gone(error: Exception, session_id: str) -> bool:
+def is_gone(failed: Failed, session_id: str) -> bool:
     """Return whether a refusal to retrieve a session says that there is no session of this id.
 
     A gateway's page, and an error about an agent, a header or a key, are not evidence about the session.
     """
-    import anthropic
-
-    if not isinstance(error, anthropic.APIStatusError) or error.error_code is not None:
+    if not failed.is_of_the_api or failed.code is not None:
         return False
-    if not isinstance(error.body, Mapping) or error.body.get("type") != "error":
-        return False
-    told = str(error.api_message)
-    is_named = session_id in told or "session" in told.lower()
-    if (error.status_code, error.type) == (404, "not_found_error"):
-        return is_named or not _OTHERS.search(told)
-    if (error.status_code, error.type) == (400, "invalid_request_error"):
-        return is_named and not _BETA.search(told)
-    return False
+    is_named = session_id in failed.words or "session" in failed.words.lower()
+    if (failed.status, failed.kind) == (404, "not_found_error"):
+        return is_named or not _OTHERS.search(failed.words)
+    return failed.is_refusal and is_named and not _BETA.search(failed.words)
 
 
 def of_session_error(error: Any) -> Failed:

@@ -25,12 +25,12 @@ from typing import Any
 from fsm.log import LOGGER
 from fsm.provider import Request
 from fsm.providers.agents_content import metadata
-from fsm.providers.agents_ending import Todo, Unreadable, events_of, may_pass, unreadable
+from fsm.providers.agents_ending import Todo, Unreadable, events_of, may_pass
 from fsm.providers.agents_events import OVER_BUDGET
 from fsm.providers.agents_evidence import is_gone, is_of_the_session
 from fsm.providers.agents_reading import of
 from fsm.providers.agents_sending import AT_WORK, LOOKS, ROUNDS, Sending
-from fsm.providers.anthropic_errors import Failed, failures
+from fsm.providers.anthropic_errors import Failed
 from fsm.results import Event, Result
 
 __all__ = ["ENDED", "ROUNDS", "Exchange", "Todo"]
@@ -151,9 +151,9 @@ class Exchange(Sending):
 
     def failed(self, error: Exception) -> None:
         """What was to be done has raised this error."""
-        failed = Failed.of(error) if isinstance(error, failures()) else unreadable(error)
+        failed = Failed.of(error)
         if self.todo is Todo.ASK:
-            self._judge(error, failed)
+            self._judge(failed)
         elif self.todo is Todo.CREATE:
             self._end(failed)
         elif failed.is_refusal or failed.status in _IN_DOUBT:
@@ -200,11 +200,10 @@ class Exchange(Sending):
                 self._failures = self._polls = 0
                 self._failed = None
             said = self._hearing.take(event)
-            ending = self._hearing.ending
-            if ending is not None:
+            if (ending := self._hearing.ending) is not None:
                 self.result = Result(session_id=self._session_id, usage=self._hearing.usage or None, **ending)
         except Exception as error:  # noqa: BLE001  # an event may have any shape
-            self._end(unreadable(error))
+            self._end(Failed("error_response", f"an event can't be read ({type(error).__name__})"))
             return []
         return said
 
@@ -264,9 +263,9 @@ class Exchange(Sending):
 
     # What the session itself says
 
-    def _judge(self, error: Exception, failed: Failed) -> None:
+    def _judge(self, failed: Failed) -> None:
         """The session can't be looked at."""
-        if is_gone(error, self._session_id):
+        if is_gone(failed, self._session_id):
             self._die(failed.told, failed)
         elif self._lives == self._lives_and_is_doomed and self._hearing.cause is not None:
             self._end(self._hearing.cause)
@@ -290,12 +289,11 @@ class Exchange(Sending):
     def _lives_and_is_doomed(self, session: Any) -> None:
         """The service has called an error terminal: the session is about to be terminated, or is not."""
         cause = self._hearing.cause or Failed("error_response", "the session has failed")
+        is_at_work = of(session, "status") in AT_WORK
         self._looks += 1
-        if of(session, "status") not in AT_WORK:
-            self._end(cause, is_idle=True)
-        elif self._looks < LOOKS:
+        if is_at_work and self._looks < LOOKS:
             self._wait(Todo.ASK, self._looks)
-        elif is_of_the_session(cause):
+        elif is_at_work and is_of_the_session(cause):
             self._die("the session has failed for good", cause)
         else:
-            self._end(cause)
+            self._end(cause, is_idle=not is_at_work)

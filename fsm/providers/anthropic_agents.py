@@ -3,9 +3,8 @@
 The session lives at the API: an agent with its own tools in an environment of its own, which keeps what was said and
 goes on from there. A new session is told the stored history in its first message, delimited; one that is held is sent
 the new message only. Its events are streamed until it is idle.
-
-Both ways, ``stream`` and ``astream``, are thin loops around one :class:`~fsm.providers.agents_exchange.Exchange`.
-The SDK is imported when a provider is constructed, not with this module.
+Both ways are thin loops around one :class:`~fsm.providers.agents_exchange.Exchange`. The SDK is imported when a
+provider is constructed, not with this module.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ class AnthropicAgents:
     exhausted                                           ``error_retries_exhausted``; the session is still good
     any other error of the API                          ``error_api`` with ``http_status``; the session is still
                                                         good
-    no connection, a stream that stays broken           ``error_connection``; the session is still good
+    no connection; neither stream nor list can be had   ``error_connection``; the session is still good
     an answer that can't be read                        ``error_response``; the session is still good
     an earlier turn can't be stopped                    ``error_busy``; the session is still good
     ==================================================  =========================================================
@@ -70,8 +69,8 @@ class AnthropicAgents:
         {"type": "tool_result", "tool_use_id": …, "content": "3"}
         {"type": "tool_confirmation", "tool_use_id": …, "result": "allow"}      # or "deny", with a "deny_message"
 
-    A message that says something else besides answers or instead leaves no call open: the others are answered by an
-    error, or denied.
+    A message that says something leaves no call open. The others get the result that is stored for them, if an earlier
+    turn of the session brought one and failed; else an error that says that no result was recorded, or they are denied.
 
     The provider's ``name`` names the agent and the environment, so an application that changes either starts new
     sessions, with the history rebuilt (G15): a session keeps the agent it was created with for as long as it lives.
@@ -81,12 +80,13 @@ class AnthropicAgents:
     Args:
         agent: the agent's id, or the object that the API takes for it, with a version or overrides.
         environment: the environment's id.
-        client: the client for ``stream``; by default one made from the environment (``ANTHROPIC_API_KEY``, …).
+        client: the client for ``stream``, or a function that returns one; by default one is made from the environment
+            (``ANTHROPIC_API_KEY``, …).
         async_client: the client for ``astream``, likewise. A client of yours is yours to close.
         previews: whether text comes while the model writes it. Should the API retry a message in the middle, what was
             streamed of it stays; without previews a message comes whole.
         options: more arguments for creating a session, such as ``resources``, ``vault_ids``, ``budget``, ``title`` or
-            ``metadata``.
+            ``metadata``. ``betas``, ``workspace_id`` and ``extra_headers`` go with every other call as well.
 
     Raises:
         ProviderError: no credentials were found, here and not in the middle of a conversation.
@@ -105,8 +105,8 @@ class AnthropicAgents:
         *,
         agent: str | Mapping[str, Any],
         environment: str,
-        client: anthropic.Anthropic | None = None,
-        async_client: anthropic.AsyncAnthropic | None = None,
+        client: anthropic.Anthropic | Callable[[], anthropic.Anthropic] | None = None,
+        async_client: anthropic.AsyncAnthropic | Callable[[], anthropic.AsyncAnthropic] | None = None,
         previews: bool = True,
         options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -267,16 +267,13 @@ def _calls(client: Any, common: Mapping[str, Any]) -> Mapping[Todo, Callable[...
 
 
 def _close(opened: Any) -> None:
-    if opened is not None:
-        with suppress(Exception):  # a connection that is broken can't be closed properly
-            opened.close()
+    with suppress(Exception):  # nothing is open, or a connection that is broken can't be closed properly
+        opened.close()
 
 
 async def _aclose(opened: Any) -> None:
     """Close a stream, and read it to the end, which it then has: the SDK's generators are left to nobody."""
-    if opened is None:
-        return
-    with suppress(Exception):
+    with suppress(Exception):  # as above
         await opened.close()
         while await anext(opened, ENDED) is not ENDED:
             pass

@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import frozen
 
-__all__ = ["Failed", "failures"]
+__all__ = ["Failed"]
 
 _STATUS: Mapping[str | None, int] = {
     "invalid_request_error": 400,
@@ -59,15 +59,6 @@ _SPENT = frozenset(
 
 _SPENT_WORDS = ("credit balance", "spend limit", "usage limit")
 """How the API words the same where it has no code for it. Should its wording change, the status stays 400."""
-
-
-def failures() -> tuple[type[Exception], ...]:
-    """What the SDK raises when a call fails: its own errors, those of the network, and ``ValueError`` for an answer
-    that can't be read."""
-    import anthropic
-    import httpx2
-
-    return anthropic.AnthropicError, httpx2.HTTPError, httpx2.StreamError, ValueError
 
 
 @frozen

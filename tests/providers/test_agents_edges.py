@@ -289,6 +289,7 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_proxy")
 @pytest.mark.parametrize("retries", [0, 2])
 def test_one_provider_answers_in_several_loops_one_after_the_other(agents: AgentsServer, retries: int) -> None:
+    agents.keeps_alive = False  # nobody closes the client of a loop that is gone
     provider = AnthropicAgents(async_client=_given(agents, retries), **NAMED)
 
     async def ask() -> Any:
@@ -301,6 +302,7 @@ def test_one_provider_answers_in_several_loops_one_after_the_other(agents: Agent
 @pytest.mark.usefixtures("no_proxy")
 @pytest.mark.parametrize("retries", [0, 2])
 def test_one_provider_answers_in_several_loops_at_once(agents: AgentsServer, retries: int) -> None:
+    agents.keeps_alive = False  # nobody closes the client of a loop that is gone
     provider = AnthropicAgents(async_client=_given(agents, retries), **NAMED)
     results: list[Any] = []
     together = threading.Barrier(3)
