@@ -15,9 +15,22 @@ from enum import Enum
 from attrs import frozen
 
 from fsm.content import Block
+from fsm.provider import Request
 from fsm.providers.anthropic_errors import Failed
 
-__all__ = ["BYTES", "DEFAULT_WINDOW", "Fault", "Sent", "fault_of", "is_evidence", "limit_of"]
+__all__ = [
+    "BYTES",
+    "DEFAULT_WINDOW",
+    "Fault",
+    "Sent",
+    "fault_of",
+    "is_evidence",
+    "limit_of",
+    "most_tokens",
+    "names_in",
+    "sent_of",
+    "size",
+]
 
 DEFAULT_WINDOW = 200_000
 """The context window, in tokens, where the API does not say how large it is."""
@@ -106,6 +119,22 @@ class Sent:
     new: frozenset[str] = frozenset()
     parameters: frozenset[str] = frozenset()
     has_container: bool = False
+
+
+def sent_of(request: Request, newest: int, parameters: frozenset[str], container: str | None) -> Sent:
+    """What of a request must be known.
+
+    Args:
+        request: the message and the transcript.
+        newest: the position of the newest message in what is sent.
+        parameters: the names of the SDK's parameters.
+        container: the container that is asked for because the transcript names it, or None.
+    """
+    new = names_in(request.content)
+    stored = frozenset[str]().union(*(names_in(message.content) for message in request.history))
+    own = frozenset({container} if container else ())
+    is_mixed = bool(request.history) and request.history[-1].role == "user"
+    return Sent(newest, is_mixed, (stored | own) - new, new, parameters, container is not None)
 
 
 def fault_of(failed: Failed, sent: Sent) -> Fault:

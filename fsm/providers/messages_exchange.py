@@ -141,12 +141,11 @@ class Exchange:
     def failed(self, error: Exception) -> None:
         """The SDK has raised an error: the turn is over, or there is a :attr:`question`."""
         failed = Failed.of(error)
+        fault = evidence.fault_of(failed, self._sent())
         if self._rounds or self._answer.has_begun:
             # The API has accepted the transcript, and said something already.
-            fault = evidence.fault_of(failed, self._sent(is_known=False))
             self._over(self._failure(failed, fault if fault in {Fault.ANSWER, Fault.SETTINGS} else Fault.OTHER))
             return
-        fault = evidence.fault_of(failed, self._sent())
         if self._resumed is None or fault not in _IN_DOUBT:
             self._over(self._failure(failed, fault))
         elif self._is_certain(fault, failed):
@@ -197,17 +196,10 @@ class Exchange:
                 return whole > evidence.BYTES and new * 16 <= whole
         return False
 
-    def _sent(self, *, is_known: bool = True) -> Sent:
-        newest = len(self._messages) - 1
-        if not is_known:
-            return Sent(newest, parameters=self._parameters)
-        history = self._request.history
-        new = evidence.names_in(self._request.content)
-        stored = frozenset[str]().union(*(evidence.names_in(message.content) for message in history))
-        container = self._stored_container if not isinstance(self._call.get("container"), str) else None
-        own = frozenset({container} if container else ())
-        is_mixed = bool(history) and history[-1].role == "user"
-        return Sent(newest, is_mixed, (stored | own) - new, new, self._parameters, container is not None)
+    def _sent(self) -> Sent:
+        is_given = isinstance(self._call.get("container"), str)
+        container = None if is_given else self._stored_container
+        return evidence.sent_of(self._request, len(self._messages) - 1, self._parameters, container)
 
     def _sent_before(self, count: int) -> Sent:
         """The old transcript alone: whatever message of it is named, it was stored."""
