@@ -26,6 +26,7 @@ from fsm.errors import (
     StoreError,
     TurnSuperseded,
 )
+from fsm.fork import leave_to_parent
 from fsm.liveness import Lease
 from fsm.log import LOGGER, cleared
 from fsm.ports import Events
@@ -134,6 +135,11 @@ class DrivenTurn:
     def run(self) -> None:
         """The turn is begun: keep its lease from now on."""
         self._driver.ports.watch(self._lease)
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: what the provider answers is the parent's, and must not be closed here."""
+        if self._events is not None:
+            leave_to_parent(self._events)
 
     @property
     def _is_inherited(self) -> bool:

@@ -60,15 +60,18 @@ class Driver:
         self.ports = ports
         self.settings = settings
         self.requests = Requests(self)
+        # A turn that nobody holds any more is not in it, though it was never closed.
+        self._live: WeakValueDictionary[tuple[str, int], DrivenTurn] = WeakValueDictionary()
         self.renew()
         renew_in_child(self)
 
     def renew(self) -> None:
-        """Start anew in this process: what runs in a parent is the parent's."""
+        """Start afresh in this process: what runs in a parent is the parent's."""
         self.owner = name_owner()
         self._waiting = Waiting(self.settings, self.ports)
-        # A turn that nobody holds any more is not in it, though it was never closed.
-        self._live: WeakValueDictionary[tuple[str, int], DrivenTurn] = WeakValueDictionary()
+        for turn in list(self._live.values()):
+            turn.leave_to_parent()
+        self._live.clear()
 
     # Turns
 

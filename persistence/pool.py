@@ -20,13 +20,10 @@ from peewee import OperationalError
 from playhouse.postgres_ext import Psycopg3Database
 from psycopg.pq import TransactionStatus
 
-from fsm.fork import GATE
+from fsm.fork import GATE, leave_to_parent
 from persistence.dialects import Pooling
 
 __all__ = ["Pool", "is_broken"]
-
-_INHERITED: list[Any] = []
-"""Connections that belong to a parent process. Only the hook that runs in a forked child adds to them."""
 
 
 @frozen
@@ -180,7 +177,8 @@ class Pool(Psycopg3Database):
         connections = [*self._taken.values(), *(idle.connection for idle in self._idle)]
         self._start()
         self.dispose()
-        _INHERITED.extend(connections)
+        for connection in connections:
+            leave_to_parent(connection)
         nowhere = os.open(os.devnull, os.O_RDWR)
         for connection in connections:
             with suppress(Exception):

@@ -20,6 +20,7 @@ import anyio
 
 from fsm.content import Block
 from fsm.errors import InvalidInput, ProviderError
+from fsm.fork import leave_to_parent
 from fsm.log import LOGGER
 from fsm.provider import Request
 from fsm.providers.agents_arguments import call_of_create, common_of, name_of
@@ -35,9 +36,6 @@ __all__ = ["AnthropicAgents"]
 
 STOPPING = 5.0
 """How long stopping an agent and letting go of its connection may take, in seconds."""
-
-_INHERITED: list[object] = []
-"""Streams that a forked child holds but must not close: their connections are the parent's."""
 
 
 class AnthropicAgents:
@@ -179,7 +177,7 @@ class AnthropicAgents:
                 yield from said
         finally:
             if os.getpid() != process:
-                _INHERITED.append(opened)
+                leave_to_parent(opened)
             else:
                 _close(opened)
                 if session_id := exchange.left_running:
@@ -231,7 +229,7 @@ class AnthropicAgents:
                     yield event
         finally:
             if os.getpid() != process:
-                _INHERITED.append(opened)
+                leave_to_parent(opened)
             else:
                 with anyio.move_on_after(STOPPING, shield=True):
                     await _aclose(opened)

@@ -16,12 +16,9 @@ from typing import Any
 from attrs import frozen
 
 from fsm.errors import InvalidInput, ProviderError
-from fsm.fork import renew_in_child
+from fsm.fork import leave_to_parent, renew_in_child
 
-__all__ = ["Clients", "check_credentials", "from_environment", "leave_to_parent"]
-
-_INHERITED: list[object] = []
-"""What a forked child must neither use nor close: it is the parent's."""
+__all__ = ["Clients", "check_credentials", "from_environment"]
 
 
 class Clients:
@@ -158,11 +155,6 @@ class Clients:
         for loop in list(self._in_loops):
             if getattr(loop, "is_closed", bool)():
                 del self._in_loops[loop]
-
-
-def leave_to_parent(inherited: object) -> None:
-    """In a forked child: keep a thing of the parent's from being closed, which collecting it would do."""
-    _INHERITED.append(inherited)
 
 
 @frozen(eq=False)

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from fsm.content import Block
 from fsm.errors import ProviderError
+from fsm.fork import leave_to_parent
 from fsm.provider import Request
-from fsm.providers.anthropic_client import Clients, leave_to_parent
+from fsm.providers.anthropic_client import Clients
 from fsm.providers.messages_content import check_content
 from fsm.providers.messages_exchange import END, Exchange, Question
 from fsm.providers.messages_options import call_of
