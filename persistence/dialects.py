@@ -131,7 +131,7 @@ class Dialect(Protocol):
         ...
 
     def close(self) -> None:
-        """Close all connections, of all threads; whoever needs one opens it again."""
+        """Close all connections, of all threads; a thread that needs one opens it again."""
         ...
 
     def before_fork(self) -> None:

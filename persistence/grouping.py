@@ -1,9 +1,9 @@
 """Group commit: steps that are committed at the same time share one transaction, and one sync.
 
-A database with one writer at a time makes the others wait while it syncs. Those who wait here are committed together by
-whoever comes first when that is done. Nobody waits for company: a lone caller commits at once, and as before. It
-promises that each caller is answered only after its own step is durable, and that a step which is refused, or a
-transaction that fails, costs no neighbour its own.
+A database with one writer at a time makes the others wait while it syncs. The first of them to get its turn commits
+the steps of all who wait. A commit never waits for others to join: a lone caller commits at once. Each caller is
+answered only after its own step is durable. A step that is refused, or a transaction that fails, costs no other caller
+its step.
 """
 
 from __future__ import annotations

@@ -136,7 +136,7 @@ class Transactions:
                 self._refuse(step, refusal)
         except BaseException as error:
             self._dialect.roll_back()
-            # Whoever was first may have been this very step, on the connection that was lost: committed before, or
+            # The one that was first may have been this very step, on the connection that was lost: committed before, or
             # still under way on the server, so that this attempt had to wait for it.
             if not (lost and isinstance(error, Conflict) and self._is_stored(step)):
                 raise
