@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -117,7 +119,7 @@ class DrivenTurn:
             try:
                 await self._pull()
             except BaseException as error:
-                with self._driver.ports.shield():
+                with self._driver.ports.shield(), self._let_go_afterwards():
                     await self._fail(error)
                 raise
         return self._ready.popleft() if self._ready else None
@@ -129,7 +131,7 @@ class DrivenTurn:
         """
         self._ready.clear()
         if not self._is_over and not self._is_inherited:
-            with self._driver.ports.shield():
+            with self._driver.ports.shield(), self._let_go_afterwards():
                 await self._interrupt()
 
     def run(self) -> None:
@@ -257,10 +259,8 @@ class DrivenTurn:
         """Take back a turn whose begin was cut off, so that nobody knows whether it was stored."""
         self._is_finishing = True
         self._commits.forget()
-        try:
+        with suppress(StoreError, ConversationNotFound), self._let_go_afterwards():
             await self._interrupt()
-        except (StoreError, ConversationNotFound):
-            self._let_go()
 
     async def _interrupt(self, cause: BaseException | None = None) -> None:
         await self._close_provider()
@@ -312,6 +312,14 @@ class DrivenTurn:
                 error.add_note(str(refused))
         if isinstance(error, FSMError):
             error.reply = self._turn.reply
+
+    @contextmanager
+    def _let_go_afterwards(self) -> Iterator[None]:
+        """Whatever comes up while the turn is being ended, it holds up its own manager no longer."""
+        try:
+            yield
+        finally:
+            self._let_go()
 
     def _let_go(self) -> None:
         """The driver does not run this turn any more."""

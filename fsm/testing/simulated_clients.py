@@ -11,7 +11,7 @@ from typing import Any
 from attrs import frozen
 
 from fsm.content import Block, text_block
-from fsm.errors import FSMError
+from fsm.errors import FSMError, StoreError
 from fsm.records import Conversation, TurnStatus
 from fsm.reply import Reply
 from fsm.store import Store
@@ -207,6 +207,8 @@ class Client:
             self._world.note(self.key, f"{self._name} gets {type(error).__name__}")
         if isinstance(error, Broken):
             raise error
+        if isinstance(error, StoreError) and error.__cause__ is not None:
+            raise Broken(self.key, f"the store raised {error.__cause__!r}, which no store should") from error
         if error is not None and not isinstance(error, FSMError | Cancelled | Killed):
             raise Broken(self.key, f"a caller got {error!r}, which is no error of this library") from error
         if not isinstance(error, Killed):
