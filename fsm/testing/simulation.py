@@ -148,9 +148,9 @@ def _set_up(world: World, database: Database, conversations: int, workers: int) 
 
 
 def _play(world: World, clients: Sequence[Client], turns: int) -> None:
-    """Everybody talks and everything fails, until so many turns were begun."""
+    """Everybody talks and everything fails, until so many turns were begun, or had the time of a lease each."""
     for client in clients:
-        client.go_on(lambda: world.tally.turns < turns)
+        client.go_on(lambda: world.tally.turns < turns and world.loop.now < turns * LEASE)
     world.loop.run()
 
 
