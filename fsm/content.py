@@ -18,6 +18,8 @@ __all__ = ["NO_RESULT", "Block", "Content", "as_blocks", "plain", "text_block", 
 NO_RESULT = "no result was recorded; it may have run"
 """How a tool call without a stored result is told: nobody knows whether the tool ran (G23)."""
 
+BLANK = "the text is empty or only white space; providers refuse it"
+
 Block: TypeAlias = Mapping[str, Any]
 """One JSON object with a ``type``."""
 
@@ -38,7 +40,8 @@ def as_blocks(content: Content, key: str | None = None) -> tuple[Block, ...]:
     """The content as a tuple of blocks that can be stored and sent.
 
     Args:
-        content: non-empty text, or a non-empty list of JSON objects, each with a ``type``.
+        content: non-empty text, or a non-empty list of JSON objects, each with a ``type``. Texts of white space
+            beside other blocks are left out, since providers refuse them.
         key: the conversation, for the error message.
 
     Raises:
@@ -52,14 +55,20 @@ def as_blocks(content: Content, key: str | None = None) -> tuple[Block, ...]:
     fsm.errors.InvalidContent: the content is empty; pass text or a list of blocks
     """
     if isinstance(content, str):
-        _check_text(content, key)
+        if not content.strip():
+            raise InvalidContent(BLANK, key)
+        _check_utf_8(content, key)
         return (text_block(content),)
     given: object = content
     if not isinstance(given, Sequence) or isinstance(given, bytes | bytearray | memoryview):
         raise InvalidContent(f"the content is of type {type(given).__name__}; pass text or a list of blocks", key)
     if not content:
         raise InvalidContent("the content is empty; pass text or a list of blocks", key)
-    return tuple(_checked(block, position, key) for position, block in enumerate(content))
+    blocks = [_checked(block, position, key) for position, block in enumerate(content)]
+    said = tuple(block for block in blocks if block["type"] != "text" or block["text"].strip())
+    if not said:
+        raise InvalidContent(BLANK, key)
+    return said
 
 
 def _checked(block: object, position: int, key: str | None) -> Block:
@@ -70,7 +79,7 @@ def _checked(block: object, position: int, key: str | None) -> Block:
     if block["type"] == "text":
         if not isinstance(block.get("text"), str):
             raise InvalidContent(f"block {position} is of type 'text' but has no text", key)
-        _check_text(block["text"], key)
+        _check_utf_8(block["text"], key)
     try:
         written = json.dumps(dict(block), allow_nan=False, ensure_ascii=False)
         written.encode()
@@ -84,9 +93,7 @@ def _checked(block: object, position: int, key: str | None) -> Block:
     return normal
 
 
-def _check_text(text: str, key: str | None) -> None:
-    if not text.strip():
-        raise InvalidContent("the text is empty or only white space; providers refuse it", key)
+def _check_utf_8(text: str, key: str | None) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:

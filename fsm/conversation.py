@@ -28,7 +28,7 @@ import attrs
 from fsm.content import Block
 from fsm.draft import Draft
 from fsm.effects import BuryId, ExtendTurn, OpenSession, StartTurn, Step
-from fsm.errors import ConversationBusy, InvalidTransition
+from fsm.errors import InvalidTransition
 from fsm.records import Conversation, Running, Session, Turn, TurnStatus
 from fsm.results import INTERRUPTED, Result
 from fsm.states import State, Trigger
@@ -45,30 +45,6 @@ __all__ = [
     "reset",
     "status_of",
 ]
-
-NOTHING = Answer()
-
-
-def _may_end(running: Running, now: datetime, *, abandoned: bool | None) -> bool:
-    """Whether anybody may end the running turn: what is known of its owner counts, and its lease if nothing is."""
-    return running.until <= now if abandoned is None else abandoned
-
-
-def _clear_way(draft: Draft, *, abandoned: bool | None, force: bool = False) -> None:
-    """End the running turn if that may be done; otherwise the conversation is busy (G5)."""
-    running = draft.running
-    if running is None:
-        return
-    if _may_end(running, draft.now, abandoned=abandoned):
-        draft.end(running.turn, TurnStatus.INTERRUPTED, NOTHING)
-    elif force:
-        draft.end(running.turn, TurnStatus.SUPERSEDED, NOTHING)
-    else:
-        raise ConversationBusy(
-            f"turn {running.turn} is running, by {running.owner} until {running.until:%H:%M:%S} UTC; wait for it "
-            '(on_busy="wait"), or end it with reset(force=True)',
-            draft.before.key,
-        )
 
 
 def begin(
@@ -104,7 +80,7 @@ def begin(
         ConversationBusy: another turn is running.
     """
     draft = Draft(conversation, now)
-    _clear_way(draft, abandoned=abandoned)
+    draft.clear_way(abandoned=abandoned)
     turn = draft.turns = draft.turns + 1
     if draft.session == 0:
         draft.session, draft.provider = 1, provider
@@ -242,11 +218,7 @@ def lapse(conversation: Conversation, *, now: datetime, abandoned: bool | None =
         abandoned: what is known of the turn's owner; see :func:`begin`.
     """
     draft = Draft(conversation, now)
-    running = draft.running
-    if running is None or not _may_end(running, now, abandoned=abandoned):
-        return None
-    draft.end(running.turn, TurnStatus.INTERRUPTED, NOTHING)
-    return draft.step()
+    return draft.step() if draft.end_lapsed(abandoned=abandoned) else None
 
 
 def late(
@@ -310,7 +282,7 @@ def reset(
         ConversationBusy: a turn is running and ``force`` was not given.
     """
     draft = Draft(conversation, now)
-    _clear_way(draft, abandoned=abandoned, force=force)
+    draft.clear_way(abandoned=abandoned, force=force)
     draft.move(Trigger.RESET, reason, provider=provider)
     return draft.step()
 

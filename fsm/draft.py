@@ -8,7 +8,7 @@ from typing import Any
 
 from fsm.content import Block
 from fsm.effects import AddMessage, Effect, EndTurn, LogTransition, Step
-from fsm.errors import TurnSuperseded
+from fsm.errors import ConversationBusy, TurnSuperseded
 from fsm.machine import Cursor, fire
 from fsm.records import Conversation, Message, Role, Running, Transition, TurnStatus
 from fsm.states import Trigger
@@ -72,6 +72,34 @@ class Draft:
                 self.before.key,
             )
         return running
+
+    def end_lapsed(self, *, abandoned: bool | None) -> bool:
+        """End the running turn as ``interrupted`` if anybody may; whether it was ended.
+
+        What is known of its owner counts, and its lease if nothing is; see :func:`fsm.conversation.begin`.
+        """
+        running = self.running
+        if running is None or not (running.until <= self.now if abandoned is None else abandoned):
+            return False
+        self.end(running.turn, TurnStatus.INTERRUPTED, Answer())
+        return True
+
+    def clear_way(self, *, abandoned: bool | None, force: bool = False) -> None:
+        """End the running turn if that may be done; otherwise the conversation is busy (G5).
+
+        Raises:
+            ConversationBusy: it is running, and ``force`` was not given.
+        """
+        running = self.running
+        if running is None or self.end_lapsed(abandoned=abandoned):
+            return
+        if not force:
+            raise ConversationBusy(
+                f"turn {running.turn} is running, by {running.owner} until {running.until:%H:%M:%S} UTC; wait for it "
+                '(on_busy="wait"), or end it with reset(force=True)',
+                self.before.key,
+            )
+        self.end(running.turn, TurnStatus.SUPERSEDED, Answer())
 
     def move(
         self,

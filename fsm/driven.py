@@ -24,15 +24,13 @@ from fsm.errors import (
     ConversationNotFound,
     FSMError,
     InvalidInput,
-    ProviderError,
     StoreError,
     TurnSuperseded,
 )
-from fsm.fork import leave_to_parent
 from fsm.liveness import Lease
 from fsm.log import LOGGER, cleared
-from fsm.ports import Events
 from fsm.provider import Request
+from fsm.provider_stream import END, ProviderStream
 from fsm.records import TurnStatus
 from fsm.reply import Reply
 from fsm.results import Event, Result
@@ -48,10 +46,6 @@ __all__ = ["DrivenTurn"]
 UNASKED = timedelta(seconds=1)
 """How long after it was begun a turn may ask its provider without a look at who holds it: a caller that comes back
 later may have been superseded meanwhile, and the session that it was to resume may be dead (G2)."""
-
-
-class _End:
-    """The provider has no more events."""
 
 
 class DrivenTurn:
@@ -74,10 +68,10 @@ class DrivenTurn:
         )
         self._driver = driver
         self._commits = Commits(driver, begun)
+        self._provider = ProviderStream(driver.ports, self.key, self.number)
         self._lease = Lease(driver.settings.lease_seconds, driver.ports.elapsed, self._commits.renew)
         self._content = content
         self._request: Request | None = None
-        self._events: Events | None = None
         self._ready: deque[Event] = deque()
         self._is_finishing = False
         self._is_over = False
@@ -140,8 +134,7 @@ class DrivenTurn:
 
     def leave_to_parent(self) -> None:
         """In a forked child: what the provider answers is the parent's, and must not be closed here."""
-        if self._events is not None:
-            leave_to_parent(self._events)
+        self._provider.leave_to_parent()
 
     @property
     def _is_inherited(self) -> bool:
@@ -151,7 +144,7 @@ class DrivenTurn:
         """Read on until there is something to hand out."""
         while not self._ready:
             event = await self._next()
-            if event is _End:
+            if event is END:
                 self._turn.exhausted()
             self._lease.sign()
             handed = self._turn.feed(event)
@@ -171,7 +164,7 @@ class DrivenTurn:
     # The provider
 
     async def _next(self) -> object:
-        """The provider's next event, or ``_End``; whatever it raises becomes an error that names the conversation."""
+        """The provider's next event, or ``END``; it is asked first, if it was not."""
         if self._request is None:
             await self._commits.keep_lease(self._driver.settings.lease_length - UNASKED)
             request = await self._driver.requests.make(
@@ -181,47 +174,14 @@ class DrivenTurn:
             self._turn.told = (
                 None if request.session_id is not None else sum(len(told.text) for told in request.history)
             )
-        try:
-            if self._events is None:
-                self._events = self._driver.ports.events(self._request)
-            return await self._events.__anext__()
-        except StopAsyncIteration:
-            return _End
-        except FSMError as error:
-            error.key = error.key or self.key
-            raise
-        except Exception as error:
-            raise ProviderError(
-                f"the provider raised {type(error).__name__} in turn {self.number}; the turn is interrupted and the "
-                "conversation takes the next message",
-                self.key,
-            ) from error
-
-    async def _close_provider(self) -> None:
-        events, self._events = self._events, None
-        if events is None:
-            return
-        try:
-            await events.aclose()
-        except Exception as error:  # noqa: BLE001  # the turn's own outcome matters more than a failed clean-up
-            self._not_closed(error)
-
-    def _leave_provider(self) -> None:
-        """The answer is stored: what the provider does now delays nobody."""
-        events, self._events = self._events, None
-        if events is not None:
-            events.close_later(self._not_closed)
-
-    def _not_closed(self, error: Exception) -> None:
-        fields = {"conversation": self.key, "turn": self.number, "error": type(error).__name__}
-        LOGGER.error("provider.close_failed", extra=fields, exc_info=error)
+        return await self._provider.next(self._request)
 
     # The store
 
     async def _heal(self, result: Result) -> None:
         fields = {"conversation": self.key, "turn": self.number}
         LOGGER.info("session.heal_started", extra=fields)
-        await self._close_provider()
+        await self._provider.close()
         step = await self._commits.make(
             decide.heal,
             result.session_id,
@@ -237,7 +197,7 @@ class DrivenTurn:
         """A new session has refused the request for its size: ask again with less of the history (G22)."""
         fields = {"conversation": self.key, "turn": self.number, "told": self._turn.told, "characters": characters}
         LOGGER.info("session.narrow_started", extra=fields)
-        await self._close_provider()
+        await self._provider.close()
         self._request = None
         self._turn.narrow(characters)
 
@@ -253,7 +213,7 @@ class DrivenTurn:
         )
         cleared(step, result)
         self._over(decide.status_of(result))
-        self._leave_provider()
+        self._provider.close_later()
 
     async def withdraw(self) -> None:
         """Take back a turn whose begin was cut off, so that nobody knows whether it was stored."""
@@ -263,7 +223,7 @@ class DrivenTurn:
             await self._interrupt()
 
     async def _interrupt(self, cause: BaseException | None = None) -> None:
-        await self._close_provider()
+        await self._provider.close()
         answer = attrs.evolve(self._turn.answer(), result=None)
         try:
             await self._commits.make(decide.interrupt, owner=self._driver.owner, answer=answer)
@@ -295,10 +255,10 @@ class DrivenTurn:
     async def _fail(self, error: BaseException) -> None:
         """End the turn because of an error, which the caller is going to get."""
         if isinstance(error, TurnSuperseded):
-            await self._close_provider()
+            await self._provider.close()
             await self._keep_late()
         elif isinstance(error, StoreError | Conflict | ConversationNotFound):
-            await self._close_provider()
+            await self._provider.close()
             result = self._turn.result
             self._over(TurnStatus.INTERRUPTED if result is None else decide.status_of(result), error)
             if isinstance(error, StoreError):  # what it has refused to write may have been at fault (G16)

@@ -9,10 +9,7 @@ A :class:`Driver` begins turns, resets and recovers; once begun, a turn drives i
 
 from __future__ import annotations
 
-import json
-import random
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from typing import Any, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
@@ -22,7 +19,7 @@ from fsm.driven import DrivenTurn
 from fsm.effects import Step
 from fsm.errors import Conflict, ConversationBusy, ConversationNotFound, FSMError, InvalidInput, StoreError
 from fsm.fork import renew_in_child
-from fsm.key import check_key
+from fsm.key import check_key, new_id
 from fsm.log import LOGGER
 from fsm.owner import is_gone, name_owner
 from fsm.ports import Ports
@@ -31,15 +28,13 @@ from fsm.reply import ReplayedTurn, stored_reply
 from fsm.requests import Requests
 from fsm.settings import Observer, Settings
 from fsm.store import Store
+from fsm.validation import check_reason, json_object
 from fsm.waiting import Waiting
 
 __all__ = ["Driver"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-REASON_LENGTH = 512
-"""The longest reason of a reset, in characters."""
 
 
 class Driver:
@@ -102,7 +97,7 @@ class Driver:
         if idempotency_key is not None:
             check_key(idempotency_key, "idempotency key")
         blocks = self._checked(content, key)
-        merged = _json_object(metadata, key)
+        merged = json_object(metadata, key)
 
         async def attempt() -> DrivenTurn | ReplayedTurn:
             conversation = await self._load_or_new(key)
@@ -177,7 +172,7 @@ class Driver:
     async def reset(self, key: str, *, reason: str, force: bool) -> Conversation:
         """Start over with a new session; see :meth:`fsm.SessionManager.reset`."""
         check_key(key)
-        _check_reason(reason, key)
+        check_reason(reason, key)
 
         async def attempt() -> Conversation:
             conversation = await self.load(key)
@@ -238,7 +233,7 @@ class Driver:
         conversation = await self.ask(key, self.store.load, key)
         if conversation is None:
             now = self.settings.clock()
-            return Conversation(key, _new_id(now, self.ports.chance), now, now)
+            return Conversation(key, new_id(now, self.ports.chance), now, now)
         return conversation
 
     async def dead(self, conversation: Conversation, *session_ids: str | None) -> frozenset[str]:
@@ -300,25 +295,3 @@ class Driver:
         if running.owner == self.owner:
             return (conversation.key, running.turn) not in self._live
         return True if is_gone(running.owner) else None
-
-
-def _new_id(now: datetime, chance: random.Random) -> int:
-    """A number that nobody else has: 42 bits of milliseconds, so that neighbours are stored together, 21 of chance."""
-    return (int(now.timestamp() * 1000) << 21) | chance.getrandbits(21)
-
-
-def _json_object(metadata: Mapping[str, Any] | None, key: str) -> dict[str, Any]:
-    if metadata is None:
-        return {}
-    try:
-        if not isinstance(metadata, Mapping):
-            raise TypeError(type(metadata).__name__)
-        normal: dict[str, Any] = json.loads(json.dumps(dict(metadata), allow_nan=False))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidInput(f"the metadata is no JSON object ({type(error).__name__}: {error})", key) from error
-    return normal
-
-
-def _check_reason(reason: object, key: str) -> None:
-    if not isinstance(reason, str) or not reason.strip() or len(reason) > REASON_LENGTH or not reason.isprintable():
-        raise InvalidInput(f"a reason is a line of text of 1 to {REASON_LENGTH} characters", key)

@@ -1,10 +1,13 @@
-"""The names that a caller gives: to a conversation, and to a turn that must not be sent twice."""
+"""The names of conversations and turns: those that a caller gives, and the number that a store knows one by."""
 
 from __future__ import annotations
 
+import random
+from datetime import datetime
+
 from fsm.errors import InvalidKey
 
-__all__ = ["KEY_LENGTH", "check_key"]
+__all__ = ["KEY_LENGTH", "check_key", "new_id"]
 
 KEY_LENGTH = 512
 """The longest key, in characters."""
@@ -36,3 +39,11 @@ def check_key(key: object, name: str = "key") -> str:
     except UnicodeEncodeError:
         raise InvalidKey(f"the {name} has a lone surrogate; a key must be text in UTF-8") from None
     return key
+
+
+def new_id(now: datetime, chance: random.Random) -> int:
+    """A number that no other conversation has: 42 bits of milliseconds and 21 bits of chance.
+
+    The milliseconds come first, so that conversations which began together are stored together.
+    """
+    return (int(now.timestamp() * 1000) << 21) | chance.getrandbits(21)

@@ -60,6 +60,18 @@ def deep() -> Any:
     return block
 
 
+@pytest.mark.parametrize("blank", ["", " ", "\n\t"])
+def test_a_blank_text_beside_other_blocks_is_left_out(blank: str) -> None:
+    """An empty field of a form beside an image; alone it is refused."""
+    image = {"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}}
+    assert as_blocks([text_block(blank), image, text_block("what is this?"), text_block(blank)]) == (
+        image,
+        text_block("what is this?"),
+    )
+    with pytest.raises(InvalidContent, match="only white space"):
+        as_blocks([text_block(blank), text_block(blank)])
+
+
 @pytest.mark.parametrize(
     ("content", "why"),
     [
