@@ -207,7 +207,7 @@ class Client:
             self._world.note(self.key, f"{self._name} gets {type(error).__name__}")
         if isinstance(error, Broken):
             raise error
-        if isinstance(error, StoreError) and error.__cause__ is not None:
+        if isinstance(error, StoreError) and not isinstance(error.__cause__, FSMError | None):
             raise Broken(self.key, f"the store raised {error.__cause__!r}, which no store should") from error
         if error is not None and not isinstance(error, FSMError | Cancelled | Killed):
             raise Broken(self.key, f"a caller got {error!r}, which is no error of this library") from error

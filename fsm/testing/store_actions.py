@@ -59,6 +59,7 @@ class Begin:
     text: str = "hello"
     provider: str = "p"
     idempotency_key: str | None = None
+    brings_result: bool = False
 
     def decide(self, play: Play) -> Step | None:
         before = play.conversation(self.key)
@@ -67,7 +68,7 @@ class Begin:
         with suppress(ConversationBusy):
             return decide.begin(
                 before,
-                content=(text_block(self.text),),
+                content=self._content,
                 provider=self.provider,
                 owner=OWNER,
                 now=play.now,
@@ -78,7 +79,13 @@ class Begin:
 
     def told(self, step: Step) -> str:
         named = f" with the idempotency key {self.idempotency_key!r}" if self.idempotency_key else ""
-        return f"turn {step.after.turns} begins in {self.key!r}{named}: {self.text!r}"
+        result = " with the result of a tool" if self.brings_result else ""
+        return f"turn {step.after.turns} begins in {self.key!r}{named}{result}: {self.text!r}"
+
+    @property
+    def _content(self) -> tuple[Block, ...]:
+        result = ({"type": "tool_result", "tool_use_id": "t-1", "content": "done"},) if self.brings_result else ()
+        return (*result, text_block(self.text))
 
 
 @frozen
@@ -194,7 +201,7 @@ TOUR: Script = (
     Begin(idempotency_key="i-1"),
     End(),
     Begin("b", "and you?", idempotency_key="i-1"),
-    Begin(text="second"),
+    Begin(text="second", brings_result=True),
     End(how="failed"),
     End("b", session_id=None),
     Clock(-30),

@@ -25,6 +25,7 @@ __all__ = [
     "CrashesOnConflict",
     "DoublesRowsOnRetry",
     "ForgetsDeadIds",
+    "ForgetsToolResults",
     "KeepsTextOnly",
     "LastWriterWins",
     "LosesTheLastCommit",

@@ -199,11 +199,6 @@ def tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fsm.requests.rebuild", lambda *_: ())
 
 
-def tells_all_or_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A turn that is larger than the window is not told at all (G22)."""
-    monkeypatch.setattr("fsm.context.cut", lambda unit, most, _: unit if len(unit) <= most else ())
-
-
 def drops_results(monkeypatch: pytest.MonkeyPatch) -> None:
     """The result of a tool is lost with the turn that brought it (G23)."""
     monkeypatch.setattr("fsm.requests.with_results", lambda told, *_: tuple(told))
@@ -227,7 +222,6 @@ def keeps_the_provider(monkeypatch: pytest.MonkeyPatch) -> None:
         (never_heals, "G"),
         (forgets_who_holds_it, "G"),
         (tells_nothing, "G3"),
-        (tells_all_or_nothing, "G3"),
         (drops_results, "G3"),
         (keeps_the_provider, "G"),
     ],

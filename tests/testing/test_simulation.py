@@ -4,12 +4,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import attrs
 import pytest
 
 from fsm.driver import Driver
 from fsm.effects import Step
+from fsm.provider import Request
+from fsm.requests import Requests
 from fsm.testing import reference
 from fsm.testing.__main__ import main
 from fsm.testing.mutants import MUTANTS, Mutant
@@ -22,6 +25,7 @@ FOUND = [
     "loses the last message",
     "lets the last writer win",
     "forgets dead ids",
+    "forgets tool results",
     "stores the id from the error",
     "clears without logging",
     "reads newest first",
@@ -37,7 +41,7 @@ unusual content show, and :func:`fsm.testing.check_store` finds them."""
 
 @pytest.mark.parametrize("seed", range(12))
 def test_every_guarantee_holds_in_a_simulated_world_and_it_answers_in_the_end(seed: int) -> None:
-    """G1-G11, G13, G15 and G16, with everything failing at once; liveness once nothing fails any more."""
+    """G1-G11, G13, G15, G16 and G23, with everything failing at once; liveness once nothing fails any more."""
     done = simulate(seed, turns=400, conversations=8)
     assert done.tally.turns >= 400
     assert done.acknowledged > 300
@@ -65,7 +69,7 @@ def test_an_end_that_is_not_synced_and_told_to_a_caller_is_found(monkeypatch: py
     monkeypatch.setattr(Step, "acknowledged", property(lambda step: step.after.running is None))
     with pytest.raises(SimulationError, match="G8: turn"):
         for seed in range(60):
-            simulate(seed, turns=300, conversations=4, faults=Faults(forgets=0.2, loses=0.4))
+            simulate(seed, turns=300, conversations=4, faults=Faults(forgets=0.2, dies=0.1, hangs=0.2))
 
 
 def test_a_real_database_behaves_as_the_reference_store(url: str) -> None:
@@ -93,7 +97,7 @@ def test_a_wrong_store_is_found(mutant: Mutant) -> None:
 
 
 def _forgets_to_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Driver, "_stored_reply", lambda *_: {}["lost"])
+    monkeypatch.setattr(Driver, "_replayed", lambda *_: {}["lost"])
 
 
 def _asks_before_it_stores(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,22 +111,26 @@ def _asks_before_it_stores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _resumes_the_dead(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Driver.request
+    real = Requests.make
 
-    async def request(self: Driver, conversation: object, content: object) -> object:
-        asked = await real(self, conversation, content)  # type: ignore[arg-type]
-        return asked if asked.session_id else attrs.evolve(asked, session_id=f"{self.settings.provider}-1")
+    async def make(self: Requests, *asked: Any) -> Request:
+        request = await real(self, *asked)
+        return request if request.session_id else attrs.evolve(request, session_id="first-1")
 
-    monkeypatch.setattr(Driver, "request", request)
+    monkeypatch.setattr(Requests, "make", make)
 
 
 def _tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Driver.request
+    real = Requests.make
 
-    async def request(self: Driver, conversation: object, content: object) -> object:
-        return attrs.evolve(await real(self, conversation, content), history=())  # type: ignore[arg-type]
+    async def make(self: Requests, *asked: Any) -> Request:
+        return attrs.evolve(await real(self, *asked), history=())
 
-    monkeypatch.setattr(Driver, "request", request)
+    monkeypatch.setattr(Requests, "make", make)
+
+
+def _drops_tool_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fsm.requests.with_results", lambda told, *_: tuple(told))
 
 
 @pytest.mark.parametrize(
@@ -132,6 +140,7 @@ def _tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         (_asks_before_it_stores, "G8"),
         (_resumes_the_dead, "G2"),
         (_tells_nothing, "G3"),
+        (_drops_tool_results, "G23"),
     ],
 )
 def test_a_wrong_driver_is_found(
