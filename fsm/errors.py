@@ -72,7 +72,11 @@ class InvalidKey(InvalidInput):
 
 
 class InvalidContent(InvalidInput):
-    """The content of a message is neither text nor a list of JSON blocks, or it is empty."""
+    """The content of a message can't be stored or sent.
+
+    It is neither text nor a list of JSON blocks, it is empty, it can't be written as UTF-8, or it holds a block that the
+    provider does not take.
+    """
 
 
 class ConversationNotFound(FSMError, LookupError):
