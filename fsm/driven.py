@@ -124,9 +124,12 @@ class DrivenTurn:
         In a forked child this does nothing: the turn is the parent's.
         """
         self._ready.clear()
-        if not self._is_over and not self._is_inherited:
+        if self._is_inherited:
+            return
+        if not self._is_over:
             with self._driver.ports.shield(), self._let_go_afterwards():
                 await self._interrupt()
+        await self._provider.settle()
 
     def run(self) -> None:
         """The turn is begun: keep its lease from now on."""

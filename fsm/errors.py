@@ -74,8 +74,8 @@ class InvalidKey(InvalidInput):
 class InvalidContent(InvalidInput):
     """The content of a message can't be stored or sent.
 
-    It is neither text nor a list of JSON blocks, it is empty, it can't be written as UTF-8, or it holds a block that the
-    provider does not take.
+    It is neither text nor a list of JSON blocks, it is empty, or it can't be written as UTF-8. Or the provider does not
+    take one of its blocks.
     """
 
 

@@ -7,7 +7,7 @@ process. So leftovers are closed by daemon threads, started as they are needed a
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 
 from fsm.fork import renew_in_child
@@ -18,11 +18,15 @@ IDLE = 10.0
 """For how many seconds a thread waits for more to close."""
 
 
+MOST = 16
+"""How many providers may linger at once; one more is closed without being let come to its end."""
+
+
 class Leftovers:
-    """Closes things in the background. Any thread may use it.
+    """Closes what providers leave open, in the background. Any thread may use it.
 
     >>> closed = threading.Event()
-    >>> LEFTOVERS.close_later(closed.set)
+    >>> LEFTOVERS.close_later(bool, closed.set, print)
     >>> closed.wait(10)
     True
     """
@@ -35,16 +39,27 @@ class Leftovers:
         """Start with no thread: in a new process there is none."""
         self._lock = threading.Lock()
         self._queue: SimpleQueue[Callable[[], object]] = SimpleQueue()
+        self._threads = 0
         self._idle = 0
 
-    def close_later(self, close: Callable[[], object]) -> None:
-        """Call ``close`` in a daemon thread; it must see to its own errors."""
+    def close_later(
+        self, read_on: Callable[[], object], close: Callable[[], object], failed: Callable[[Exception], object]
+    ) -> None:
+        """Let a provider come to its end and close it, in a daemon thread.
+
+        Args:
+            read_on: lets it come to its end, so that a connection can be used again.
+            close: closes it, wherever it stands.
+            failed: told what the two raise.
+        """
         with self._lock:
             if self._idle:
                 self._idle -= 1
             else:
+                self._threads += 1
                 threading.Thread(target=self._work, name="conversation-fsm leftovers", daemon=True).start()
-        self._queue.put(close)
+            steps = (read_on, close) if self._threads <= MOST else (close,)
+        self._queue.put(lambda: _do(steps, failed))
 
     def _work(self) -> None:
         queue, lock = self._queue, self._lock
@@ -55,11 +70,20 @@ class Leftovers:
                 with lock:
                     if self._idle:
                         self._idle -= 1
+                        self._threads -= 1
                         return
                 continue  # something is on its way to this thread
             close()
             with lock:
                 self._idle += 1
+
+
+def _do(steps: Sequence[Callable[[], object]], failed: Callable[[Exception], object]) -> None:
+    for step in steps:
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001  # a provider's own code, and nobody waits for it
+            failed(error)
 
 
 LEFTOVERS = Leftovers()

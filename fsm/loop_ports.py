@@ -21,7 +21,7 @@ from fsm.bundles import Bundles
 from fsm.effects import Step
 from fsm.leftovers import LEFTOVERS
 from fsm.loops import PerLoop
-from fsm.ports import Events, Failed, Ports, closed
+from fsm.ports import Events, Failed, Ports
 from fsm.provider import AsyncProvider, Provider, Request
 from fsm.store import Store, is_sharing
 
@@ -31,7 +31,10 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 LEFTOVER = 10.0
-"""For how many seconds a provider may go on closing after its answer is stored; then it is cancelled."""
+"""For how many seconds a provider may go on after its answer is stored; then it is cancelled."""
+
+MOMENT = 0.1
+"""For how many seconds a turn waits for that, so that an event loop which ends right afterwards leaves nothing open."""
 
 
 class _End:
@@ -143,6 +146,7 @@ class _AsyncEvents:
     def __init__(self, events: AsyncIterator[object], ports: LoopPorts) -> None:
         self._events = events
         self._ports = ports
+        self._closed: anyio.Event | None = None
 
     async def __anext__(self) -> object:
         return await anext(self._events)
@@ -153,14 +157,25 @@ class _AsyncEvents:
             await aclose()
 
     def close_later(self, failed: Failed) -> None:
-        self._ports.spawn(partial(self._close, failed))
+        self._closed = anyio.Event()
+        self._ports.spawn(partial(self._close, failed, self._closed))
 
-    async def _close(self, failed: Failed) -> None:
+    async def settle(self) -> None:
+        if self._closed is not None:
+            with anyio.move_on_after(MOMENT):
+                await self._closed.wait()
+
+    async def _close(self, failed: Failed, closed: anyio.Event) -> None:
+        """Read on once, so that the provider can come to its end, and close it."""
         try:
+            with anyio.move_on_after(LEFTOVER):
+                await anext(self._events, None)
             with anyio.fail_after(LEFTOVER):
                 await self.aclose()
         except Exception as error:  # noqa: BLE001  # a provider's own code, and nobody waits for it
             failed(error)
+        finally:
+            closed.set()
 
 
 class _ThreadedEvents:
@@ -187,7 +202,10 @@ class _ThreadedEvents:
         await self._ports.read(self._close)
 
     def close_later(self, failed: Failed) -> None:
-        LEFTOVERS.close_later(lambda: closed(self._close, failed))
+        LEFTOVERS.close_later(self._next, self._close, failed)
+
+    async def settle(self) -> None:
+        """A thread goes on by itself."""
 
     def _close(self) -> None:
         close = getattr(self._events, "close", None)

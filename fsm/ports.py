@@ -37,7 +37,11 @@ class Events(Protocol):
         ...
 
     def close_later(self, failed: Failed) -> None:
-        """The same in the background, and nobody waits for it; ``failed`` is told what it raises."""
+        """Let the provider come to its end in the background, and close it; ``failed`` is told what it raises."""
+        ...
+
+    async def settle(self) -> None:
+        """Give what is closed in the background a moment to end."""
         ...
 
 
@@ -102,16 +106,11 @@ class SyncEvents:
             close()
 
     def close_later(self, failed: Failed) -> None:
-        """Close it in a thread of its own; see :class:`Events`."""
-        LEFTOVERS.close_later(lambda: closed(self.close, failed))
+        """Read on once, so that the provider can come to its end, and close it, in a thread; see :class:`Events`."""
+        LEFTOVERS.close_later(lambda: next(self._events, None), self.close, failed)
 
-
-def closed(close: Callable[[], object], failed: Failed) -> None:
-    """Close something, and tell ``failed`` what that raises."""
-    try:
-        close()
-    except Exception as error:  # noqa: BLE001  # a provider's own code, and nobody waits for it
-        failed(error)
+    async def settle(self) -> None:
+        """A thread goes on by itself."""
 
 
 class ThreadPorts(Ports):

@@ -5,9 +5,9 @@ A provider is an AI that keeps a *context* on its side and names it with a provi
 * it names a session in its result only if resuming that session continues this conversation;
 * it reports as ``error_during_execution`` every failure that would repeat for as long as that session is resumed,
   and no other: that is what *dead* means;
-* the last event, and only the last, is a :class:`~fsm.results.Result`. The iterator is closed after it, in the
-  background, by another thread or task: clean up in a ``finally``, and let no cancel scope or task group span a
-  ``yield``.
+* the last event, and only the last, is a :class:`~fsm.results.Result`. After it the iterator is read once more and
+  closed, in the background, by another thread or task: clean up in a ``finally``, and let no cancel scope or task group
+  span a ``yield``.
 
 A provider may also have these:
 

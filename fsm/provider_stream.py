@@ -33,6 +33,7 @@ class ProviderStream:
         self._key = key
         self._turn = turn
         self._events: Events | None = None
+        self._left: Events | None = None
 
     async def next(self, request: Request) -> object:
         """The next thing that the provider yields for this request, or :class:`END`.
@@ -71,6 +72,12 @@ class ProviderStream:
         events, self._events = self._events, None
         if events is not None:
             events.close_later(self._not_closed)
+            self._left = events
+
+    async def settle(self) -> None:
+        """Give what was left to the background a moment to end."""
+        if self._left is not None:
+            await self._left.settle()
 
     def leave_to_parent(self) -> None:
         """In a forked child: the answer is the parent's, and must not be closed here."""

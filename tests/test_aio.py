@@ -410,6 +410,9 @@ class Ticking:
     def close_later(self, failed: Failed) -> None:
         self._events.close_later(failed)
 
+    async def settle(self) -> None:
+        await self._events.settle()
+
 
 class Countdown(LoopPorts):
     """Ports that cancel at the nth thing that is awaited, before or after it is done."""

@@ -14,7 +14,7 @@ from fsm import AsyncSessionManager, Request, Result, TextDelta, TurnStatus
 from fsm.testing import ReferenceStore, check_database
 from persistence import SQLStore
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.thorough, pytest.mark.anyio, pytest.mark.timeout(120)]
 
 
 @pytest.fixture(params=["asyncio", "trio"])

@@ -11,7 +11,7 @@ from tests.test_aio_cancelled import Threaded, Watched, cancelled, store
 
 __all__ = ["store"]
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.thorough, pytest.mark.anyio, pytest.mark.timeout(120)]
 
 
 @pytest.fixture

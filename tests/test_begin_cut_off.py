@@ -17,7 +17,7 @@ from fsm.testing import ReferenceStore, check_database
 from persistence import SQLStore
 from tests.stores import Passing, begins
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(120)]
 
 ANSWER = [TextDelta("yes"), Result(session_id="s-1")]
 

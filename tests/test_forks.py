@@ -26,6 +26,7 @@ from tests.outside import outside
 from tests.stores import Passing
 
 pytestmark = [
+    pytest.mark.thorough,
     pytest.mark.timeout(180),
     pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here"),
 ]

@@ -13,7 +13,7 @@ from fsm.testing import ReferenceStore
 from persistence import SQLStore
 from tests.outside import outside
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(120)]
 
 PATIENCE = 20.0
 """For how many seconds a test waits for what must not have to wait; not a limit of speed."""

@@ -14,7 +14,7 @@ from fsm.testing import check_database
 from persistence import SQLStore
 from tests.outside import outside
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(300)]
 
 LOOPS, TURNS = 4, 5
 

@@ -679,9 +679,9 @@ def test_a_rejected_turn_is_logged(store: SQLStore, caplog: pytest.LogCaptureFix
         ({"content": ""}, InvalidContent, "'k': .*empty"),
         ({"content": 3}, InvalidContent, "'k': .*of type int"),
         ({"idempotency_key": ""}, InvalidKey, "idempotency key"),
-        ({"metadata": ["no object"]}, InvalidInput, r"'k': the metadata is no JSON object \(TypeError: list\)"),
-        ({"metadata": {"a": object()}}, InvalidInput, r"'k': the metadata is no JSON object \(TypeError: Object of"),
-        ({"metadata": {"a": float("nan")}}, InvalidInput, r"'k': the metadata is no JSON object \(ValueError: "),
+        ({"metadata": ["no object"]}, InvalidInput, r"'k': the metadata is not a JSON object \(TypeError: list\)"),
+        ({"metadata": {"a": object()}}, InvalidInput, r"'k': the metadata is not a JSON object \(TypeError: Object of"),
+        ({"metadata": {"a": float("nan")}}, InvalidInput, r"'k': the metadata is not a JSON object \(ValueError: "),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_written_or_sent(

@@ -17,7 +17,7 @@ from fsm.testing import ReferenceStore
 from persistence import SQLStore
 from tests.stores import Refusing, begins, ends, extends, heals
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(120)]
 
 DEAD = Result(subtype=EXPIRED, is_error=True, session_id="s-1")
 

@@ -13,7 +13,7 @@ from fsm.providers import DemoProvider
 from fsm.testing import ReferenceStore
 from persistence import SQLStore
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.thorough, pytest.mark.anyio, pytest.mark.timeout(120)]
 
 
 @pytest.fixture(params=["asyncio", "trio"])

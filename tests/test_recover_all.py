@@ -16,7 +16,7 @@ from fsm.testing import ReferenceStore, check_database
 from persistence import SQLStore
 from tests.outside import outside
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(180)]
 
 DEAD, LIVE = 150, 100
 

@@ -23,6 +23,8 @@ from fsm.results import EXPIRED
 from fsm.testing import ReferenceStore, check_database
 from persistence import SQLStore
 
+pytestmark = pytest.mark.thorough
+
 TASK = "Please review the whole repository and never touch the folder /prod"
 WINDOW = ContextWindow(max_messages=20, max_characters=1000)
 TOO_LARGE = Result(subtype="error_context_window", is_error=True, http_status=400)

@@ -22,6 +22,8 @@ from fsm.results import EXPIRED
 from fsm.testing import ReferenceStore
 from persistence import SQLStore
 
+pytestmark = pytest.mark.thorough
+
 USE = ToolUse("t1", "add", {"a": 1, "b": [2, {"c": None}]})
 GOOD = Result(session_id="s-1", stop_reason="end_turn", usage={"input_tokens": 3}, cost_usd=0.0)
 

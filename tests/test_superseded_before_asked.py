@@ -13,7 +13,7 @@ from fsm.results import EXPIRED
 from fsm.testing import ReferenceStore, check_database
 from persistence import SQLStore
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(120)]
 
 LATER = [1, 1.5, 5, 15, 19, 25, 60, 250]
 """Seconds between the begin of a turn and its first event, all of them less than half of a lease."""

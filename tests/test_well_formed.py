@@ -15,6 +15,8 @@ from fsm.providers import DemoProvider
 from fsm.testing import ReferenceStore
 from persistence import SQLStore
 
+pytestmark = pytest.mark.thorough
+
 HIGH, LOW, LOST = "\ud83d", "\ude00", "\ufffd"
 SMILE = "\N{GRINNING FACE}"
 GOOD = Result(session_id="s-1")

@@ -165,8 +165,13 @@ class AnthropicMessages:
                 if question := exchange.question:
                     exchange.answered(question, self._ask(client, question))
             yield exchange.result
+            # To its end, so that the connection can be used again.
+            if opened is not None and os.getpid() == process:
+                with suppress(Exception):
+                    for _ in opened:
+                        pass
         finally:
-            _close(opened, process, drain=exchange.result is not None)
+            _close(opened, process)
 
     async def astream(self, request: Request) -> AsyncGenerator[Event, None]:
         """Answer, asynchronously; see :meth:`stream`.
@@ -201,8 +206,12 @@ class AnthropicMessages:
                 if question := exchange.question:
                     exchange.answered(question, await self._ask_async(client, question))
             yield exchange.result
+            if opened is not None and os.getpid() == process:
+                with suppress(Exception):
+                    async for _ in opened:
+                        pass
         finally:
-            await _aclose(opened, process, drain=exchange.result is not None)
+            await _aclose(opened, process)
 
     def _ask(self, client: Any, question: Question) -> Any:
         """What ``count_tokens`` says, or the exception that it raised."""
@@ -234,31 +243,23 @@ def _check_process(process: int, key: str) -> None:
         raise ProviderError("this answer is read by the process that forked; send the message again here", key)
 
 
-def _close(opened: Any, process: int, *, drain: bool = False) -> None:
-    """Close a stream; read to its end before if it has brought its answer, so that the connection is used again."""
+def _close(opened: Any, process: int) -> None:
     if opened is None:
         return
     if os.getpid() != process:
         leave_to_parent(opened)
         return
-    with suppress(Exception):
-        for _ in opened if drain else ():
-            pass
     with suppress(Exception):
         opened.close()
 
 
-async def _aclose(opened: Any, process: int, *, drain: bool = False) -> None:
-    """The same, asynchronously. A closed stream is read to its end too: the SDK's generators are left to nobody."""
+async def _aclose(opened: Any, process: int) -> None:
+    """Close a stream, and read it to the end, which it then has: the SDK's generators are left to nobody."""
     if opened is None:
         return
     if os.getpid() != process:
         leave_to_parent(opened)
         return
-    with suppress(Exception):
-        if drain:
-            async for _ in opened:
-                pass
     with suppress(Exception):
         await opened.close()
         async for _ in opened:

@@ -45,6 +45,9 @@ class _Events:
     def close_later(self, _: Failed) -> None:
         self._events = iter(())
 
+    async def settle(self) -> None:
+        pass
+
 
 class Provider:
     """An AI whose sessions are lost at times; its answers are what it remembers.

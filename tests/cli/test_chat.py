@@ -195,9 +195,11 @@ def test_what_an_ai_says_goes_into_a_pipe_as_it_is(run: Run) -> None:
     assert result.stdout == "\x1b[1m[red]\n"
 
 
-def test_output_that_the_terminal_can_not_encode_is_escaped(run: Run) -> None:
-    result = run(*CHAT, stdin="hello\n", provider=DemoProvider([[TextDelta("\udc80"), Result()]]))
-    assert (result.exit_code, result.stdout) == (0, "\\udc80\n")
+def test_output_that_the_terminal_can_not_encode_is_escaped(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
+    monkeypatch.delenv("PYTHONUTF8", raising=False)
+    done = process(*CHAT, "--provider", "demo", stdin="hello\n")
+    assert (done.returncode, done.stdout[:27]) == (0, "You said \\u201chello\\u201d.")
 
 
 def test_a_reader_that_goes_away_ends_the_chat_without_a_traceback(process: Process) -> None:

@@ -24,7 +24,7 @@ from persistence import SQLStore
 from tests.persistence.test_lost_connection import STEPS, Losing, good, later
 from tests.persistence.test_store import begin, committed, everything
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(120)]
 
 
 # SQLite, told to fail as a server would

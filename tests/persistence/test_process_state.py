@@ -19,7 +19,7 @@ from fsm.providers import DemoProvider
 from persistence import SQLStore, files
 from tests.persistence.test_store import NOW, begin
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+pytestmark = [pytest.mark.thorough, pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")]
 
 LOOK = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); print(c.execute(sys.argv[2]).fetchone()[0]); c.close()"
 COUNT = "SELECT count(*) FROM conversation"

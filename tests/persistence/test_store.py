@@ -32,7 +32,7 @@ from fsm import (
     TurnStatus,
 )
 from fsm import conversation as decide
-from fsm.content import text_block
+from fsm.content import text_block, well_formed
 from fsm.effects import BindSession, CloseSession, EndTurn, ExtendTurn, StartTurn, Step
 from fsm.providers import DemoProvider
 from fsm.results import EXPIRED
@@ -169,7 +169,7 @@ def test_any_json_and_any_text_a_provider_sends_is_read_back_equal(value: Any, t
         conversation = committed(store, begin, lambda c: finish(c, result, Answer((("assistant", blocks, data),))))
         stored = store.messages(conversation)[-1]
         assert (stored.content, stored.provider_data) == (blocks, data)
-        assert store.turns(conversation)[0].errors == (text,)
+        assert store.turns(conversation)[0].errors == (well_formed(text),)
         assert store.turns(conversation)[0].usage == {"v": value}
 
 

@@ -41,8 +41,9 @@ def claude(tmp_path: Path) -> Iterator[Claude]:
         yield Claude(tmp_path, server, sdk)
         assert server.answers.empty(), "not all that was scripted was asked for"
     assert no_cli()
-    # Trio keeps its idle threads for some seconds, to use them again.
-    left = [thread for thread in set(threading.enumerate()) - before if not thread.name.startswith("Trio thread")]
+    # Trio keeps its idle threads for some seconds, to use them again; those of the library are the process's.
+    kept = ("Trio thread", "conversation-fsm")
+    left = [thread for thread in set(threading.enumerate()) - before if not thread.name.startswith(kept)]
     for thread in left:
         thread.join(5)
     assert not [thread for thread in left if thread.is_alive()]

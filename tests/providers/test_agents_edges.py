@@ -26,7 +26,7 @@ from tests.providers.agents_script import Act, Odd, Raw, Step, called, event, id
 from tests.providers.agents_server import AgentsServer, Refusal, Session
 from tests.providers.agents_way import NAMED, Way, async_client, client, request, text_of
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(30)]
 
 AGAIN = request("again", session="sesn_1")
 

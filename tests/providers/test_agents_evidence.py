@@ -22,7 +22,7 @@ from tests.providers.agents_script import Act, Odd, Raw, Step, deleted, error, e
 from tests.providers.agents_server import AgentsServer, Refusal
 from tests.providers.agents_way import NAMED, Way, async_client, client, request
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(120)]
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "dead" / "anthropic-agents.md"
 CALLS = ("stream", "list", "send")

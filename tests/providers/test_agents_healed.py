@@ -17,7 +17,7 @@ from tests.providers.agents_script import Act, Step, called, deleted, idle, runn
 from tests.providers.agents_server import AgentsServer
 from tests.providers.agents_way import NAMED, async_client, client, text_of
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(60)]
 
 KEY = "ticket-42"
 

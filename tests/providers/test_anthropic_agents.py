@@ -46,7 +46,7 @@ from tests.providers.agents_script import (
 from tests.providers.agents_server import AgentsServer, Refusal
 from tests.providers.agents_way import NAMED, Way, async_client, client, request, text_of
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(60)]
 
 PNG = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
 PDF = {"type": "document", "title": "T", "source": {"type": "file", "file_id": "file_1"}}

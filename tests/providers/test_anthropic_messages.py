@@ -40,7 +40,7 @@ from tests.providers.messages_server import (
     tool_use,
 )
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(60)]
 
 # The SDK leaves its generators to the loop when a stream is not read to its end; trio finishes them, and warns.
 sdk_leaves_generators = pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")

@@ -19,6 +19,8 @@ from fsm.states import Trigger
 from tests.providers.claude_way import Claude, heard, require_sdk
 from tests.providers.messages_server import error, message, text
 
+pytestmark = pytest.mark.thorough
+
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "reference" / "dead" / "claude-agent.md"
 LINES = [
     [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]

@@ -25,7 +25,7 @@ from tests.providers.messages_server import Answer, message, text, tool_use
 
 sdk = require_sdk()
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(120)]
 
 
 # Hooks

@@ -14,6 +14,8 @@ from fsm.providers import ClaudeAgent
 from fsm.providers.claude_options import OWN_FIELDS
 from tests.providers.claude_way import require_sdk
 
+pytestmark = pytest.mark.thorough
+
 sdk = require_sdk()
 
 PASSED = {

@@ -31,7 +31,7 @@ sdk = require_sdk()
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(120)]
 
 ENDLESS = Answer(events=(*begun("msg_endless"), *streamed(text("Once upon a time."))[:2]), then="wait")
 

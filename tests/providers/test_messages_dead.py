@@ -27,6 +27,7 @@ from tests.providers.messages_server import (
 from tests.providers.messages_way import PAST, WAYS, Asking, asked, stored
 
 pytestmark = [
+    pytest.mark.thorough,
     pytest.mark.timeout(120),
     # The SDK leaves its generators to the loop when a stream is not read to its end; trio finishes them, and warns.
     pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning"),

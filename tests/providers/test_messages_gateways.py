@@ -20,6 +20,7 @@ from tests.providers.messages_server import Answer, MessagesServer, begun, finis
 from tests.providers.messages_way import WAYS, Asking, asked
 
 pytestmark = [
+    pytest.mark.thorough,
     pytest.mark.timeout(120),
     pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning"),
 ]

@@ -22,6 +22,7 @@ from tests.providers.messages_server import Answer, MessagesServer, begun, error
 from tests.providers.messages_way import WAYS, Asking, asked
 
 pytestmark = [
+    pytest.mark.thorough,
     pytest.mark.timeout(60),
     pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning"),
 ]
