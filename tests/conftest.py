@@ -31,7 +31,7 @@ settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 BACKENDS = ("sqlite", "postgresql")
 
-SHARE = 5
+SHARE = 10
 """Without CI, one of so many tests of a module that is marked as thorough is run."""
 
 

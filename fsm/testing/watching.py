@@ -118,11 +118,16 @@ class Watched:
         """What the provider does."""
         tape = self._books.tapes[request.turn]
         tape.append(Heard(request, self._is_stored(request)))
+        events = iter(self._provider.stream(request))
         try:
-            for event in self._provider.stream(request):
+            for event in events:
                 tape.append(event)
                 yield event
+                if isinstance(event, Result):
+                    break
+            else:
+                tape.append(ENDED)
         except Exception:
             tape.append(RAISED)
             raise
-        tape.append(ENDED)
+        yield from events  # after a result it is read in the background, and that is not the turn's
