@@ -157,6 +157,8 @@ def _tapped(options: ClaudeAgentOptions, heard: Callable[[], None]) -> Transport
         return None
 
     class Tapped(SubprocessCLITransport):  # type: ignore[misc, unused-ignore]  # Any where the SDK is missing
+        _cli_path: str | None
+
         async def connect(self) -> None:
             if self._cli_path is None:
                 self._cli_path = self._find_cli()  # here, for the SDK would look in a thread that holds up an exit
