@@ -19,35 +19,26 @@ import anyio
 
 from fsm.content import Content
 from fsm.context import ContextWindow
-from fsm.driven import DrivenTurn
 from fsm.driver import Driver
 from fsm.errors import ConversationBusy, InvalidInput
 from fsm.log import LOGGER
 from fsm.loop_ports import LoopPorts
 from fsm.provider import AsyncProvider, Provider
 from fsm.records import Conversation, Message, Session, Transition, Turn
-from fsm.reply import ReplayedTurn, Reply
+from fsm.reply import Reply
 from fsm.results import Event
 from fsm.settings import Observer, OnBusy, Settings, utc_now
 from fsm.store import Store
+from fsm.streamed import Streamed
 
 __all__ = ["AsyncSessionManager", "AsyncStreamedTurn"]
 
 
-class AsyncStreamedTurn:
+class AsyncStreamedTurn(Streamed):
     """A running turn whose events are read with ``async for``; see :meth:`AsyncSessionManager.stream`.
 
     One task at a time reads it.
-
-    Attributes:
-        key: the conversation.
-        number: the number of the turn.
     """
-
-    def __init__(self, turn: DrivenTurn | ReplayedTurn) -> None:
-        self._turn = turn
-        self.key = turn.key
-        self.number = turn.number
 
     def __aiter__(self) -> Self:
         return self
@@ -57,28 +48,6 @@ class AsyncStreamedTurn:
         if event is None:
             raise StopAsyncIteration
         return event
-
-    def __repr__(self) -> str:
-        return f"<AsyncStreamedTurn {self.number} of {self.key!r}>"
-
-    @property
-    def text(self) -> str:
-        """The text so far."""
-        return self._turn.text
-
-    @property
-    def healed(self) -> bool:
-        """Whether a dead session was replaced within the turn, so far."""
-        return self._turn.healed
-
-    @property
-    def reply(self) -> Reply:
-        """The reply, once the turn has ended.
-
-        Raises:
-            RuntimeError: it has not ended; read its events to the end first.
-        """
-        return self._turn.reply
 
     async def aclose(self) -> None:
         """End the turn as ``interrupted`` if it has not ended; what was said is kept. A closed turn has a reply.

@@ -261,20 +261,28 @@ class DrivenTurn:
             await self._provider.close()
             await self._keep_late()
         elif isinstance(error, StoreError | Conflict | ConversationNotFound):
-            await self._provider.close()
-            result = self._turn.result
-            self._over(TurnStatus.INTERRUPTED if result is None else decide.status_of(result), error)
-            if isinstance(error, StoreError):  # what it has refused to write may have been at fault (G16)
-                await self._commits.release()
+            await self._give_up(error)
         elif not self._is_over:
-            try:
-                await self._interrupt(error)
-            except (StoreError, ConversationNotFound) as refused:
-                if isinstance(error, Exception):
-                    raise refused from error
-                error.add_note(str(refused))
+            await self._cut_off(error)
         if isinstance(error, FSMError):
             error.reply = self._turn.reply
+
+    async def _give_up(self, error: FSMError) -> None:
+        """The store has refused to write what the turn wanted written (G16)."""
+        await self._provider.close()
+        result = self._turn.result
+        self._over(TurnStatus.INTERRUPTED if result is None else decide.status_of(result), error)
+        if isinstance(error, StoreError):  # what it has refused may have been at fault
+            await self._commits.release()
+
+    async def _cut_off(self, error: BaseException) -> None:
+        """Something else has come up: end the turn as ``interrupted``."""
+        try:
+            await self._interrupt(error)
+        except (StoreError, ConversationNotFound) as refused:
+            if isinstance(error, Exception):
+                raise refused from error
+            error.add_note(str(refused))
 
     @contextmanager
     def _let_go_afterwards(self) -> Iterator[None]:

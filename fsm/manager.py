@@ -13,15 +13,15 @@ from typing import Any, Self, TypeVar
 
 from fsm.content import Content
 from fsm.context import ContextWindow
-from fsm.driven import DrivenTurn
 from fsm.driver import Driver
 from fsm.ports import ThreadPorts
 from fsm.provider import Provider
 from fsm.records import Conversation, Message, Session, Transition, Turn
-from fsm.reply import ReplayedTurn, Reply
+from fsm.reply import Reply
 from fsm.results import Event
 from fsm.settings import Observer, OnBusy, Settings, utc_now
 from fsm.store import Store
+from fsm.streamed import Streamed
 
 __all__ = ["SessionManager", "StreamedTurn"]
 
@@ -39,20 +39,11 @@ def _run(coroutine: Coroutine[Any, Any, R]) -> R:
     raise RuntimeError("a port of the synchronous manager has waited; its store or provider is an asynchronous one")
 
 
-class StreamedTurn:
+class StreamedTurn(Streamed):
     """A running turn whose events are read by iterating over it; see :meth:`SessionManager.stream`.
 
     One thread at a time reads it.
-
-    Attributes:
-        key: the conversation.
-        number: the number of the turn.
     """
-
-    def __init__(self, turn: DrivenTurn | ReplayedTurn) -> None:
-        self._turn = turn
-        self.key = turn.key
-        self.number = turn.number
 
     def __iter__(self) -> Self:
         return self
@@ -62,28 +53,6 @@ class StreamedTurn:
         if event is None:
             raise StopIteration
         return event
-
-    def __repr__(self) -> str:
-        return f"<StreamedTurn {self.number} of {self.key!r}>"
-
-    @property
-    def text(self) -> str:
-        """The text so far."""
-        return self._turn.text
-
-    @property
-    def healed(self) -> bool:
-        """Whether a dead session was replaced within the turn, so far."""
-        return self._turn.healed
-
-    @property
-    def reply(self) -> Reply:
-        """The reply, once the turn has ended.
-
-        Raises:
-            RuntimeError: it has not ended; read its events to the end first.
-        """
-        return self._turn.reply
 
     def close(self) -> None:
         """End the turn as ``interrupted`` if it has not ended; what was said is kept. A closed turn has a reply.
