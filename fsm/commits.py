@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fsm import conversation as decide
@@ -125,31 +125,30 @@ class Commits:
             return
         await self.make(decide.extend, owner=self._driver.owner, lease=settings.lease_length)
 
-    def renew(self, age: float) -> None:
+    def renew(self, signed_at: datetime) -> None:
         """Extend the lease if half of it is over; called by the keeper's thread, which must not fail.
 
         Args:
-            age: how many seconds ago the provider gave its newest sign of life; the lease counts from there.
+            signed_at: when the provider gave its newest sign of life; the lease counts from there.
         """
         try:
-            if not self._renew(self.conversation, age):
+            if not self._renew(self.conversation, signed_at):
                 found = self._driver.store.load(self.conversation.key)
                 if found is not None and found.id == self.conversation.id:
-                    self._renew(found, age)
+                    self._renew(found, signed_at)
         except TurnSuperseded:
             return  # for the turn itself to find out
         except Exception as error:  # noqa: BLE001  # a store is somebody else's code; it is tried again soon
             fields = {"conversation": self.conversation.key, "turn": self._turn.number, "error": type(error).__name__}
             LOGGER.warning("lease.renew_failed", extra=fields)
 
-    def _renew(self, before: Conversation, age: float) -> bool:
+    def _renew(self, before: Conversation, signed_at: datetime) -> bool:
         """Extend the lease of this snapshot; False if it is not the newest."""
         settings, running = self._driver.settings, before.running
-        now = settings.clock()
-        left = settings.lease_length - timedelta(seconds=age)
-        if running is None or running.until - now > settings.lease_length / 2 or now + left <= running.until:
+        now, until = settings.clock(), signed_at + settings.lease_length
+        if running is None or running.until - now > settings.lease_length / 2 or until <= max(now, running.until):
             return True
-        step = decide.extend(before, turn=self._turn.number, owner=self._driver.owner, now=now, lease=left)
+        step = decide.extend(before, turn=self._turn.number, owner=self._driver.owner, now=now, lease=until - now)
         try:
             self._driver.store.commit(step)
         except Conflict:

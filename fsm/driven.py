@@ -69,7 +69,7 @@ class DrivenTurn:
         self._driver = driver
         self._commits = Commits(driver, begun)
         self._provider = ProviderStream(driver.ports, self.key, self.number)
-        self._lease = Lease(driver.settings.lease_seconds, driver.ports.elapsed, self._commits.renew)
+        self._lease = Lease(driver.settings.lease_seconds, driver.settings.clock, self._commits.renew)
         self._content = content
         self._request: Request | None = None
         self._ready: deque[Event] = deque()
@@ -149,7 +149,6 @@ class DrivenTurn:
             event = await self._next()
             if event is END:
                 self._turn.exhausted()
-            self._lease.sign()
             handed = self._turn.feed(event)
             result = self._turn.result
             if result is None:

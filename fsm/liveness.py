@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime
 
 from fsm.fork import renew_in_child
 
@@ -24,25 +25,25 @@ class Lease:
 
     Args:
         length: how long the lease is, in seconds.
-        elapsed: tells the seconds since some moment in the past.
-        renew: called by the keeper with the age of the newest sign of life, in seconds; it sees to its own errors.
+        clock: the manager's, which the lease is counted by.
+        renew: called by the keeper with the time of the newest sign of life; it sees to its own errors.
     """
 
-    def __init__(self, length: float, elapsed: Callable[[], float], renew: Callable[[float], object]) -> None:
+    def __init__(self, length: float, clock: Callable[[], datetime], renew: Callable[[datetime], object]) -> None:
         self.length = length
-        self._elapsed = elapsed
+        self._clock = clock
         self._renew = renew
-        self._signed_at: float | None = None
+        self._signed_at: datetime | None = None
 
     def sign(self) -> None:
         """Note that the provider is alive: no lock, no I/O."""
-        self._signed_at = self._elapsed()
+        self._signed_at = self._clock()
 
     def look(self) -> None:
-        """Renew the lease if there was a sign of life since the last look."""
+        """Renew the lease if there was a sign of life."""
         signed_at = self._signed_at
         if signed_at is not None:
-            self._renew(self._elapsed() - signed_at)
+            self._renew(signed_at)
 
 
 class Keeper:

@@ -84,9 +84,10 @@ class Requests:
         while len(told) >= limit > 2 and not has_beginning(told):
             limit *= 4  # a turn that is larger than the window is told from its beginning (G22)
             told = await self._told(conversation, 1, last_session, limit)
-        if len(told) >= limit:
-            told = from_beginning(told)
-        return rebuild(await self._with_results(told, conversation, content, 1, last_session, limit), window, content)
+        messages: Sequence[Message] = await self._with_results(told, conversation, content, 1, last_session, limit)
+        if len(told) >= limit:  # and nothing from before what was read, so that there is no gap
+            messages = from_beginning([message for message in messages if message.number >= told[0].number])
+        return rebuild(messages, window, content)
 
     async def _told(self, conversation: Conversation, first: int, last: int, limit: int | None) -> Sequence[Message]:
         """The messages of succeeded turns of these sessions."""

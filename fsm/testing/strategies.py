@@ -62,7 +62,6 @@ SUBTYPES = (
     "error_max_structured_output_retries",
     "error_api",
     "error_connection",
-    "error_context_window",
     "error_refusal",
     "error_response",
     INTERRUPTED,
