@@ -33,7 +33,7 @@ R = TypeVar("R")
 LEFTOVER = 10.0
 """For how many seconds a provider may go on after its answer is stored; then it is cancelled."""
 
-MOMENT = 0.1
+MOMENT = 0.5
 """For how many seconds a turn waits for that, so that an event loop which ends right afterwards leaves nothing open."""
 
 

@@ -15,7 +15,7 @@ from fsm.providers import DemoProvider
 from fsm.results import EXPIRED
 from persistence import SQLStore
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(60)]
 
 ANSWER = [TextDelta("one "), TextDelta("two"), Result(session_id="s-1")]
 DEAD = [Result(subtype=EXPIRED, is_error=True, session_id="s-1")]

@@ -12,6 +12,8 @@ from fsm.providers import DemoProvider
 from fsm.testing import ReferenceStore
 from persistence import SQLStore
 
+pytestmark = pytest.mark.thorough
+
 NAN, INFINITE = float("nan"), float("inf")
 
 

@@ -25,6 +25,8 @@ from tests.crash import TORTURE
 from tests.crash.aftermath import KEY, Clock, Mortal, Rows, check_file, compile_once, quick_folder, takes_a_turn
 from tests.crash.vfs import Fault, FragileStore, Vfs
 
+pytestmark = pytest.mark.thorough
+
 __all__ = ["compile_once", "quick_folder"]
 
 FAULTS = [

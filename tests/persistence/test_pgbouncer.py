@@ -21,6 +21,8 @@ from fsm import SessionManager
 from fsm.providers import DemoProvider
 from persistence import SQLStore
 
+pytestmark = pytest.mark.thorough
+
 PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 SETTINGS = """
 [databases]

@@ -15,6 +15,8 @@ from fsm.providers import DemoProvider
 from persistence import SQLStore
 from tests.persistence.test_store import NOW, begin
 
+pytestmark = pytest.mark.thorough
+
 
 def one(number: int) -> Any:
     """The first step of a conversation."""

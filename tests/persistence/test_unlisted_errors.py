@@ -19,6 +19,8 @@ from persistence import SQLStore
 from tests.persistence.test_lost_connection import GOOD, Losing
 from tests.persistence.test_store import NEW, NOW, begin, finish
 
+pytestmark = pytest.mark.thorough
+
 
 def with_message(content: Any) -> Callable[[Conversation], Step]:
     """A turn that begins, and whose message can't be written."""

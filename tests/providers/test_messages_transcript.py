@@ -9,7 +9,7 @@ from typing import Any
 
 import anthropic
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fsm.content import as_blocks
@@ -220,7 +220,6 @@ def _says_something(blocks: list[dict[str, Any]]) -> bool:
     return any(block["type"] == "tool_use" or str(block.get("text", "")).strip() for block in blocks)
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_any_history_is_sound_and_each_request_begins_as_the_one_before_it(data: st.DataObject) -> None:
     history: list[Any] = []

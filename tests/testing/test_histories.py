@@ -11,6 +11,8 @@ from fsm.testing import LinearizabilityError, ReferenceStore, check_linearizable
 from fsm.testing.mutants import MUTANTS
 from persistence import SQLStore
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("workers", [2, 4])

@@ -21,6 +21,8 @@ from fsm.testing.simulated import Faults
 from fsm.testing.simulation import SimulationError, simulate
 from persistence import SQLStore
 
+pytestmark = pytest.mark.thorough
+
 FOUND = [
     "loses the last message",
     "lets the last writer win",
