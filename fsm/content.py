@@ -13,7 +13,10 @@ from typing import Any, TypeAlias
 
 from fsm.errors import InvalidContent
 
-__all__ = ["NO_RESULT", "Block", "Content", "as_blocks", "plain", "text_block", "text_of", "well_formed"]
+__all__ = ["NO_ANSWER", "NO_RESULT", "Block", "Content", "as_blocks", "plain", "text_block", "text_of", "well_formed"]
+
+NO_ANSWER = "(no answer in text)"
+"""How a turn is told in which the AI said nothing that can be told as text."""
 
 NO_RESULT = "no result was recorded; it may have run"
 """How a tool call without a stored result is told: nobody knows whether the tool ran (G23)."""

@@ -24,15 +24,13 @@ from typing import Any
 import attrs
 from attrs import field, frozen
 
-from fsm.content import NO_RESULT, Block, plain, text_block
+from fsm.content import NO_ANSWER, NO_RESULT, Block, plain, text_block
 from fsm.errors import InvalidInput
 from fsm.records import Message
 from fsm.shortening import Unit, cut
 
 __all__ = ["ContextWindow", "as_preamble", "as_prompt", "as_text", "as_transcript"]
 __all__ += ["from_beginning", "has_beginning", "narrower", "rebuild", "size_of", "with_results"]
-
-NO_ANSWER = "(no answer in text)"
 
 FLOOR = 100
 """The smallest window, in characters: if even that is too large, the new message is at fault."""

@@ -100,7 +100,7 @@ class SyncEvents:
         self.close()
 
     def close(self) -> None:
-        """The same, for a caller that is no coroutine."""
+        """The same, where nothing is awaited."""
         close = getattr(self._events, "close", None)
         if close is not None:
             close()

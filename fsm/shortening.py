@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import attrs
 
-from fsm.content import text_block
+from fsm.content import NO_ANSWER, text_block
 from fsm.records import Message
 
 __all__ = ["Unit", "cut", "shortened"]
@@ -22,8 +22,6 @@ Unit: TypeAlias = tuple[Message, ...]
 
 SHARE = 4
 """One text has at most this part of the window if its unit is too large: a pasted book leaves room for the rest."""
-
-NOTHING_SAID = "(no answer in text)"
 
 
 def shortened(text: str, limit: int) -> str:
@@ -70,7 +68,7 @@ def _ends(unit: Unit, max_messages: int, max_characters: int, limit: int) -> Uni
     starts = [place for place in range(1, len(unit)) if unit[place].role == "assistant"]
     fitting = [place for place in starts if len(unit) - place < max_messages and _size(unit[place:]) <= room]
     if not fitting:
-        said = unit[starts[-1]] if starts else _with_text(attrs.evolve(unit[0], role="assistant"), NOTHING_SAID)
+        said = unit[starts[-1]] if starts else _with_text(attrs.evolve(unit[0], role="assistant"), NO_ANSWER)
         return (_marked(unit[0], len(unit) - 2, limit), _with_text(said, shortened(said.text, limit)))
     return (_marked(unit[0], fitting[0] - 1, limit), *unit[fitting[0] :])
 

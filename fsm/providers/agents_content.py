@@ -15,7 +15,7 @@ from typing import Any
 
 from attrs import frozen
 
-from fsm.content import Block, plain, text_block
+from fsm.content import NO_RESULT, Block, plain, text_block
 from fsm.context import as_preamble
 from fsm.provider import Request
 from fsm.providers.block_checks import IMAGES, Kind, check_blocks
@@ -27,7 +27,6 @@ LABELS = ("conversation_key", "session_number")
 LABEL_LENGTH = 512
 """The longest value in a session's metadata, in characters."""
 
-NOT_RECORDED = "no result was recorded; it may have run"
 NOT_ALLOWED = "no answer was recorded, so the call is denied"
 
 _TEXT = Kind(needs=("text",), may=())
@@ -161,7 +160,7 @@ def _answer(block: Block, call: Call) -> dict[str, Any]:
 def _not_answered(call_id: str, call: Call) -> dict[str, Any]:
     if call.needs == "confirmation":
         return _confirmation(call_id, "deny", NOT_ALLOWED)
-    return _result(call_id, call, [dict(text_block(NOT_RECORDED))], is_error=True)
+    return _result(call_id, call, [dict(text_block(NO_RESULT))], is_error=True)
 
 
 def _confirmation(call_id: str, result: str, why: str | None) -> dict[str, Any]:

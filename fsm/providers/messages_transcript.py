@@ -20,14 +20,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fsm.content import Block, plain, text_block, well_formed
+from fsm.content import NO_RESULT, Block, plain, text_block, well_formed
 from fsm.records import Message, Role
 
 __all__ = ["api_messages", "container_of", "continued", "marks", "settled"]
 
 EMPTY = "(empty)"
 LEFT_OUT = "(The beginning of this conversation is left out.)"
-NOT_ANSWERED = "no result was recorded; it may have run"
 NO_OUTPUT = "(no output)"
 
 _THOUGHTS = frozenset({"thinking", "redacted_thinking"})
@@ -167,7 +166,7 @@ def _told(result: Block) -> dict[str, Any]:
 
 
 def _not_answered(call: str) -> dict[str, Any]:
-    return {"type": "tool_result", "tool_use_id": call, "is_error": True, "content": NOT_ANSWERED}
+    return {"type": "tool_result", "tool_use_id": call, "is_error": True, "content": NO_RESULT}
 
 
 def _sendable(blocks: Iterable[Block], *, keep_marks: bool) -> list[dict[str, Any]]:
