@@ -18,7 +18,7 @@ demo: $(VENV)/.with-cli ## watch a conversation outlive its provider session
 
 # The real Claude CLI takes some 400 MB. Its tests run where it is installed, and in CI, which installs it.
 test: $(VENV)/.with-dev $(if $(CI),$(VENV)/.with-claude-agent) ## run every test and doctest, with branch coverage
-	@test -e $(VENV)/.with-claude-agent || export CONVERSATION_FSM_SKIPPED='fsm/providers/claude_*.py'; \
+	@test -e $(VENV)/.with-claude-agent || export CONVERSATION_FSM_SKIPPED='fsm/providers/claude_agent/*.py'; \
 	  $(BIN)/python -m pytest -n auto --doctest-modules --cov --cov-config=setup.cfg --cov-report=term fsm persistence tests
 
 torture: $(VENV)/.with-dev ## run the crash tests for long: 5,000 kills, and more of everything else

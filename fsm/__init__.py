@@ -14,8 +14,11 @@ starts a new provider session with its context rebuilt from the stored history.
 
 from typing import TYPE_CHECKING, Any
 
+from fsm._core.table import TABLE, Row, State, Trigger
+from fsm._core.turn import RunningTurn
 from fsm.context import ContextWindow
 from fsm.errors import (
+    Closed,
     Conflict,
     ConversationBusy,
     ConversationNotFound,
@@ -32,14 +35,12 @@ from fsm.errors import (
     TurnFailed,
     TurnSuperseded,
 )
+from fsm.events import Event, Result, TextDelta, ToolResult, ToolUse
 from fsm.manager import SessionManager
-from fsm.provider import AsyncProvider, Provider, Request
+from fsm.provider import AsyncProvider, BaseProvider, Provider, Request
 from fsm.records import Conversation, Message, Running, Session, Transition, Turn, TurnStatus
 from fsm.reply import Reply
-from fsm.results import Event, Result, TextDelta, ToolResult, ToolUse
-from fsm.states import TABLE, Row, State, Trigger
-from fsm.store import SharingStore, Store
-from fsm.turn import RunningTurn
+from fsm.store import BaseStore, BatchingStore, Store
 
 if TYPE_CHECKING:
     from fsm.aio import AsyncSessionManager
@@ -48,6 +49,10 @@ __all__ = [
     "TABLE",
     "AsyncProvider",
     "AsyncSessionManager",
+    "BaseProvider",
+    "BaseStore",
+    "BatchingStore",
+    "Closed",
     "Conflict",
     "ContextWindow",
     "Conversation",
@@ -73,7 +78,6 @@ __all__ = [
     "SchemaVersionError",
     "Session",
     "SessionManager",
-    "SharingStore",
     "State",
     "Store",
     "StoreError",

@@ -3,7 +3,7 @@
 :class:`AsyncSessionManager` works under asyncio and trio (by anyio) and is as thin a shell as its synchronous twin: it
 awaits the same coroutines of the same driver. The store is called in a bounded pool of threads, so the loop never
 waits for a disk, and no more turns run at once than it was told. What comes at the same time goes to a thread together
-(:mod:`fsm.bundles`).
+(:mod:`fsm._runtime.bundles`).
 
 A cancellation, wherever it strikes, ends the turn as ``interrupted`` before it goes on its way (G9).
 """
@@ -17,19 +17,19 @@ from typing import Any, Self
 
 import anyio
 
+from fsm._runtime.engine import Driver
+from fsm._runtime.log import LOGGER
+from fsm._runtime.loop_adapters import LoopPorts
+from fsm._runtime.settings import Observer, OnBusy, Settings, utc_now
+from fsm._runtime.streamed import Streamed
 from fsm.content import Content
 from fsm.context import ContextWindow
-from fsm.driver import Driver
 from fsm.errors import ConversationBusy, InvalidInput
-from fsm.log import LOGGER
-from fsm.loop_ports import LoopPorts
+from fsm.events import Event
 from fsm.provider import AsyncProvider, Provider
 from fsm.records import Conversation, Message, Session, Transition, Turn
 from fsm.reply import Reply
-from fsm.results import Event
-from fsm.settings import Observer, OnBusy, Settings, utc_now
 from fsm.store import Store
-from fsm.streamed import Streamed
 
 __all__ = ["AsyncSessionManager", "AsyncStreamedTurn"]
 
@@ -74,7 +74,8 @@ class AsyncSessionManager:
         max_turns: how many turns may run at once in one event loop. For more, ``on_busy`` says what to do, and
             ``busy_timeout`` for how long to wait.
         threads: how many threads may call the store at once in one event loop, and how many may read a synchronous
-            provider. Where steps share a transaction (``store.takes_many``), commits have a thread to themselves, and
+            provider. Where steps share a transaction (``store.supports_batches``), commits have a thread to
+            themselves, and
             so have the reads that begin a turn: those that come at the same time go there together.
 
     Raises:
@@ -209,7 +210,7 @@ class AsyncSessionManager:
         """The first ``limit`` conversations in the order of their keys, from the one after key ``after`` on."""
         return await self._ports.call(self._store.conversations, limit=limit, after=after)
 
-    async def history(self, key: str, *, limit: int | None = None, before: int | None = None) -> Sequence[Message]:
+    async def messages(self, key: str, *, limit: int | None = None, before: int | None = None) -> Sequence[Message]:
         """The newest ``limit`` messages before number ``before``, oldest first; failed turns' messages included."""
         return await self._ports.call(self._store.messages, await self.conversation(key), limit=limit, before=before)
 

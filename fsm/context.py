@@ -24,10 +24,10 @@ from typing import Any
 import attrs
 from attrs import field, frozen
 
+from fsm._core.shortening import Unit, cut
 from fsm.content import NO_ANSWER, NO_RESULT, Block, plain, text_block
 from fsm.errors import InvalidInput
 from fsm.records import Message
-from fsm.shortening import Unit, cut
 
 __all__ = ["ContextWindow", "as_preamble", "as_prompt", "as_text", "as_transcript"]
 __all__ += ["from_beginning", "has_beginning", "narrower", "rebuild", "size_of", "with_results"]

@@ -1,6 +1,7 @@
-"""The machine as text: mermaid, graphviz, a markdown table, and models for model checkers.
+"""The machine as text: mermaid, graphviz, and a markdown table.
 
-Everything is generated from the rows of :data:`fsm.states.TABLE`, and what guards and effects do is told in the words
+Everything is generated from the rows of :data:`fsm._core.table.TABLE`, and what guards and effects do is told in the
+words
 of the methods that do it, so no diagram can drift from the machine. The same table gives the same text, byte by byte.
 """
 
@@ -8,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fsm.machine import Cursor
-from fsm.specifications import to_promela, to_tla
-from fsm.states import INITIAL, TABLE, Row, State
+from fsm._core.machine import Cursor
+from fsm._core.table import INITIAL, TABLE, Row, State
 
-__all__ = ["to_dot", "to_markdown", "to_mermaid", "to_promela", "to_tla"]
+__all__ = ["to_dot", "to_markdown", "to_mermaid"]
 
 
 def to_mermaid(table: Sequence[Row] = TABLE) -> str:

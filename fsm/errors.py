@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fsm.reply import Reply
 
 __all__ = [
+    "Closed",
     "Conflict",
     "ConversationBusy",
     "ConversationNotFound",
@@ -104,6 +105,10 @@ class TurnFailed(FSMError):
 
 class StoreError(FSMError):
     """The database refused to read or write. Nothing of the step at hand was stored (G16)."""
+
+
+class Closed(StoreError):
+    """The store, or the manager that uses it, was closed. Nothing was written or sent."""
 
 
 class SchemaVersionError(StoreError):

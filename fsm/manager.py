@@ -11,17 +11,17 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Self, TypeVar
 
+from fsm._runtime.adapters import ThreadPorts
+from fsm._runtime.engine import Driver
+from fsm._runtime.settings import Observer, OnBusy, Settings, utc_now
+from fsm._runtime.streamed import Streamed
 from fsm.content import Content
 from fsm.context import ContextWindow
-from fsm.driver import Driver
-from fsm.ports import ThreadPorts
+from fsm.events import Event
 from fsm.provider import Provider
 from fsm.records import Conversation, Message, Session, Transition, Turn
 from fsm.reply import Reply
-from fsm.results import Event
-from fsm.settings import Observer, OnBusy, Settings, utc_now
 from fsm.store import Store
-from fsm.streamed import Streamed
 
 __all__ = ["SessionManager", "StreamedTurn"]
 
@@ -217,7 +217,7 @@ class SessionManager:
         """The first ``limit`` conversations in the order of their keys, from the one after key ``after`` on."""
         return self._store.conversations(limit=limit, after=after)
 
-    def history(self, key: str, *, limit: int | None = None, before: int | None = None) -> Sequence[Message]:
+    def messages(self, key: str, *, limit: int | None = None, before: int | None = None) -> Sequence[Message]:
         """The newest ``limit`` messages before number ``before``, oldest first; failed turns' messages included."""
         return self._store.messages(self.conversation(key), limit=limit, before=before)
 

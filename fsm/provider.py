@@ -5,34 +5,28 @@ A provider is an AI that keeps a *context* on its side and names it with a provi
 * it names a session in its result only if resuming that session continues this conversation;
 * it reports as ``error_during_execution`` every failure that would repeat for as long as that session is resumed,
   and no other: that is what *dead* means;
-* the last event, and only the last, is a :class:`~fsm.results.Result`. After it the iterator is read once more and
+* the last event, and only the last, is a :class:`~fsm.events.Result`. After it the iterator is read once more and
   closed, in the background, by another thread or task: clean up in a ``finally``, and let no cancel scope or task group
   span a ``yield``.
 
-A provider may also have these:
-
-* ``wants_transcript = True``: while a session is resumed, the request brings the raw messages of that session. It is
-  for an API that keeps nothing itself.
-* ``wants_tool_results = True``: while a session is resumed, ``request.history`` holds the tool results of earlier turns
-  of this session that did not succeed (G23). It is for an API whose session may still wait for them.
-* ``check_content(content)``, called with the blocks of every message before anything is written. It raises
-  :class:`~fsm.errors.InvalidContent` for what the provider can't take.
-* ``longest_silence``: for how many seconds the provider may give no sign of life while all is well, such as the
-  timeout of its client times the attempts; None if that is not known. A manager holds it against its lease.
+Subclass :class:`BaseProvider` to write one: its attributes and hooks say what more a provider may declare.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from attrs import field, frozen
 
 from fsm.content import Block
+from fsm.events import Event
 from fsm.records import Message
-from fsm.results import Event
 
-__all__ = ["AsyncProvider", "Provider", "Request"]
+if TYPE_CHECKING:
+    from fsm.store import Store
+
+__all__ = ["AsyncProvider", "BaseProvider", "Provider", "Request"]
 
 
 def _ignored() -> None:
@@ -46,7 +40,7 @@ class Request:
     Attributes:
         key: the conversation.
         turn: the number of the turn.
-        session: the number of the session it runs in.
+        session_number: the number of the session it runs in.
         content: the new message, as blocks.
         session_id: the provider session id to resume, or None to start a new session.
         history: the messages that the context is rebuilt from, oldest first. For a new session: the succeeded turns
@@ -60,7 +54,7 @@ class Request:
 
     key: str
     turn: int
-    session: int
+    session_number: int
     content: tuple[Block, ...] = field(hash=False)
     session_id: str | None = None
     history: tuple[Message, ...] = ()
@@ -94,3 +88,48 @@ class AsyncProvider(Protocol):
     def astream(self, request: Request) -> AsyncIterator[Event]:
         """Answer. Closing the iterator early stops the AI and frees what the answer needs."""
         ...
+
+
+class BaseProvider:
+    """The base of a provider: its optional attributes and hooks, with their defaults.
+
+    A subclass sets ``name`` and has ``stream``, ``astream``, or both; see :class:`Provider` and :class:`AsyncProvider`.
+
+    >>> from fsm.events import Result
+    >>> class Echo(BaseProvider):
+    ...     name = "echo"
+    ...     def stream(self, request):
+    ...         yield Result(text=request.content[0]["text"])
+    >>> next(Echo().stream(Request("k", 1, 1, ({"type": "text", "text": "hello"},)))).text
+    'hello'
+    """
+
+    wants_transcript: bool = False
+    """Whether the request for a resumed session brings the raw messages of that session, for an API that keeps none."""
+
+    wants_tool_results: bool = False
+    """Whether the request for a resumed session brings the tool results of its turns that did not succeed (G23).
+
+    It is for an API whose session may still wait for them.
+    """
+
+    @property
+    def longest_silence(self) -> float | None:
+        """For how many seconds the provider may give no sign of life while all is well; None if that is not known.
+
+        For a client it is the timeout times the number of attempts. A manager compares its lease with it.
+        """
+        return None
+
+    def attach(self, store: Store) -> None:
+        """Take note of the store of a manager that was made with this provider. The default does nothing."""
+
+    def check_content(self, content: tuple[Block, ...]) -> None:
+        """Refuse blocks that the provider can't take. Called before anything is written; the default takes all.
+
+        Args:
+            content: the blocks of the user's message.
+
+        Raises:
+            InvalidContent: the provider can't take one of them.
+        """

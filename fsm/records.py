@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from attrs import field, frozen
 
+from fsm._core.table import INITIAL, State, Trigger
 from fsm.content import Block, text_of
-from fsm.states import INITIAL, State, Trigger
 
 __all__ = [
     "Conversation",
@@ -69,11 +69,11 @@ class Conversation:
         state: fresh, active or stale.
         version: how many commits it has seen; the guard of the next one. 0: not stored yet.
         provider: the provider that its present session belongs to.
-        session: the number of its newest session.
+        session_number: the number of its newest session.
         session_id: the provider session id it holds; None unless it is active (G1).
-        turns: how many turns were begun.
-        messages: how many messages are stored.
-        transitions: how many moves were logged.
+        turn_count: how many turns were begun.
+        message_count: how many messages are stored.
+        transition_count: how many moves were logged.
         running: the turn that runs, or None.
         metadata: the caller's own JSON object.
         window: with how many characters to ask a new session, history and message together, after a request was refused
@@ -87,11 +87,11 @@ class Conversation:
     state: State = INITIAL
     version: int = 0
     provider: str = ""
-    session: int = 0
+    session_number: int = 0
     session_id: str | None = None
-    turns: int = 0
-    messages: int = 0
-    transitions: int = 0
+    turn_count: int = 0
+    message_count: int = 0
+    transition_count: int = 0
     running: Running | None = None
     metadata: Mapping[str, Any] = field(factory=dict, hash=False)
     window: int | None = None
@@ -128,7 +128,7 @@ class Turn:
 
     Attributes:
         number: 1, 2, … in its conversation.
-        session: the session it ran in; after a heal, the new one.
+        session_number: the session it ran in; after a heal, the new one.
         status: running, then succeeded, failed, interrupted or superseded.
         first_message: the number of its user message.
         last_message: the number of its last message.
@@ -142,7 +142,7 @@ class Turn:
     """
 
     number: int
-    session: int
+    session_number: int
     status: TurnStatus
     first_message: int
     last_message: int
@@ -202,7 +202,7 @@ class Transition:
         trigger: what moved it.
         source: the state before.
         target: the state after.
-        session: the number of its newest session afterwards.
+        session_number: the number of its newest session afterwards.
         session_id: the provider session id it holds afterwards (G6).
         version: the version of the commit that made the move.
         at: when.
@@ -215,7 +215,7 @@ class Transition:
     trigger: Trigger
     source: State
     target: State
-    session: int
+    session_number: int
     session_id: str | None
     version: int
     at: datetime

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from attrs import field, frozen
 
+from fsm._core.table import State
 from fsm.content import Block, text_of
 from fsm.errors import TurnFailed
+from fsm.events import Event, Result, TextDelta, ToolResult, ToolUse
 from fsm.records import Conversation, Message, Turn, TurnStatus
-from fsm.results import Event, Result, TextDelta, ToolResult, ToolUse
-from fsm.states import State
 
 __all__ = ["ReplayedTurn", "Reply", "stored_events", "stored_reply"]
 
@@ -48,11 +48,11 @@ class Reply:
         return tuple(_tool_use(block) for block in self.content if block["type"] == "tool_use")
 
     @property
-    def message(self) -> str:
+    def summary(self) -> str:
         """One plain sentence about how it went, for the person at the other end."""
         if self.result is None:
             return "The answer was cut off; please send your message again."
-        return self.result.message
+        return self.result.summary
 
     def raise_for_error(self) -> Reply:
         """Return the reply itself if its turn succeeded.

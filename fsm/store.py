@@ -1,31 +1,63 @@
 """What a store must do: commit one step whole, and read.
 
-:class:`Store` is all that the library asks of a database. Its promises are what the guarantees rest on:
+:class:`Store` is all that the library asks of a database. The guarantees rest on these promises:
 
-* :meth:`~Store.commit` writes a step in one transaction or not at all, and only if what is stored is still the step's
-  snapshot: the same version, committed at the same time (``updated_at``). The time matters to a database that may
-  forget a commit when it crashes; what is committed in its place has the same version. If somebody was first it
-  raises :class:`~fsm.errors.Conflict`; any other failure is a :class:`~fsm.errors.StoreError`; in both cases nothing
-  was written.
-* Everything else is reads, in the order of the numbers.
+* :meth:`~Store.commit` writes a step in one transaction or not at all. It writes only if the stored conversation is
+  still the step's snapshot: the same version, committed at the same time (``updated_at``). The time matters to a
+  database that may forget a commit when it crashes: what is committed in its place has the same version. If another
+  writer was first, ``commit`` raises :class:`~fsm.errors.Conflict`. Any other failure is a
+  :class:`~fsm.errors.StoreError`. In both cases nothing was written.
+* Everything else reads, in the order of the numbers.
 
-A store may have an attribute ``epoch``, a number that changes whenever the database may have forgotten commits that it
-was not told to sync. If a store has one, a step that a turn has stored, and that is missing, is stored once more only
-if the number has changed since the turn began. Otherwise somebody has deleted the conversation.
+Subclass :class:`BaseStore` to write a store. What more a store can do is an optional interface of its own, such as
+:class:`BatchingStore`. ``persistence.SQLStore`` is the store for SQLite and PostgreSQL.
 
-``persistence.SQLStore`` is the store for SQLite and PostgreSQL.
+This module also exports what the author of a store needs: a :class:`Step` and its effects, and :func:`check_key`.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Protocol, TypeGuard, cast
+from types import TracebackType
+from typing import Protocol, Self
 
-from fsm.effects import Step
+from fsm._core.effects import (
+    AddMessage,
+    BindSession,
+    CloseSession,
+    Effect,
+    EndTurn,
+    ExtendTurn,
+    LogTransition,
+    MarkSessionDead,
+    OpenSession,
+    StartTurn,
+    Step,
+)
+from fsm._core.validation import KEY_LENGTH, check_key
+from fsm.errors import Closed
 from fsm.records import Conversation, Message, Session, Transition, Turn
 
-__all__ = ["SharingStore", "Store", "epoch_of", "is_sharing"]
+__all__ = [
+    "KEY_LENGTH",
+    "AddMessage",
+    "BaseStore",
+    "BatchingStore",
+    "BindSession",
+    "CloseSession",
+    "Effect",
+    "EndTurn",
+    "ExtendTurn",
+    "LogTransition",
+    "MarkSessionDead",
+    "OpenSession",
+    "StartTurn",
+    "Step",
+    "Store",
+    "check_key",
+]
 
 
 class Store(Protocol):
@@ -35,10 +67,12 @@ class Store(Protocol):
     ``limit`` rows whose number is smaller than ``before`` (None: no bound), and return them oldest first.
     """
 
+    @abstractmethod
     def load(self, key: str) -> Conversation | None:
         """The conversation as it stands, or None if there is none of this key."""
         ...
 
+    @abstractmethod
     def commit(self, step: Step) -> None:
         """Write one step, whole.
 
@@ -48,16 +82,19 @@ class Store(Protocol):
         """
         ...
 
+    @abstractmethod
     def dead(self, conversation: Conversation, session_ids: Collection[str]) -> frozenset[str]:
         """Those of the provider session ids that were reported dead in this conversation (G2)."""
         ...
 
+    @abstractmethod
     def context(
         self, conversation: Conversation, *, first_session: int, last_session: int, limit: int | None
     ) -> Sequence[Message]:
         """The newest ``limit`` messages of succeeded turns of these sessions, oldest first (G3)."""
         ...
 
+    @abstractmethod
     def unheard(
         self, conversation: Conversation, *, first_session: int, last_session: int, limit: int | None
     ) -> Sequence[Message]:
@@ -68,42 +105,50 @@ class Store(Protocol):
         """
         ...
 
+    @abstractmethod
     def turn_messages(self, conversation: Conversation, turn: Turn) -> Sequence[Message]:
         """All messages that one turn has by now, oldest first; a late one may have come since ``turn`` was read."""
         ...
 
+    @abstractmethod
     def turn_by_idempotency_key(self, conversation: Conversation, idempotency_key: str) -> Turn | None:
         """The turn that was begun with this idempotency key, if one was (G13)."""
         ...
 
+    @abstractmethod
     def messages(
         self, conversation: Conversation, *, limit: int | None = None, before: int | None = None
     ) -> Sequence[Message]:
         """The messages."""
         ...
 
+    @abstractmethod
     def turns(
         self, conversation: Conversation, *, limit: int | None = None, before: int | None = None
     ) -> Sequence[Turn]:
         """The turns."""
         ...
 
+    @abstractmethod
     def sessions(
         self, conversation: Conversation, *, limit: int | None = None, before: int | None = None
     ) -> Sequence[Session]:
         """The sessions."""
         ...
 
+    @abstractmethod
     def transitions(
         self, conversation: Conversation, *, limit: int | None = None, before: int | None = None
     ) -> Sequence[Transition]:
         """The log of moves."""
         ...
 
+    @abstractmethod
     def conversations(self, *, limit: int | None = None, after: str | None = None) -> Sequence[Conversation]:
         """The first ``limit`` conversations in the order of their keys, from the one after key ``after`` on."""
         ...
 
+    @abstractmethod
     def running(
         self, *, until: datetime | None = None, limit: int = 100, after: Conversation | None = None
     ) -> Sequence[Conversation]:
@@ -117,35 +162,64 @@ class Store(Protocol):
         ...
 
 
-class SharingStore(Store, Protocol):
-    """A store in which steps that are committed at the same time may share a transaction, and its sync."""
+class BatchingStore(Store, Protocol):
+    """A store in which steps that are committed at the same time may share a transaction and its sync."""
 
     @property
-    def takes_many(self) -> bool:
-        """Whether it pays to hand over many steps at once."""
+    def supports_batches(self) -> bool:
+        """Whether handing over many steps at once is faster than one by one."""
         ...
 
     def commit_many(self, steps: Sequence[Step]) -> Sequence[Exception | None]:
-        """Write steps of different conversations; for each, what :meth:`~Store.commit` would have raised, or None.
+        """Write steps of different conversations; return for each what :meth:`~Store.commit` would have raised.
 
-        Each is written whole or not at all, and none can fail another. All that is not refused is as durable as a
-        :meth:`~Store.commit` would have made it.
+        Each step is written whole or not at all, and none can make another fail. A step that was not refused is as
+        durable as after :meth:`~Store.commit`.
         """
         ...
 
 
-def is_sharing(store: Store) -> TypeGuard[SharingStore]:
-    """Whether a store takes many steps at once, and says that this pays.
+class BaseStore(Store):
+    """The base of a store: what all stores share. A subclass implements the abstract methods; see :class:`Store`.
 
-    A store that stands in for another, and passes on what it does not know, has no such method of its own: nothing is
-    to go past it.
+    A store is a context manager that closes itself. A closed store refuses every call with
+    :class:`~fsm.errors.Closed`; call :meth:`check_open` first in each method.
     """
-    return hasattr(type(store), "commit_many") and cast("SharingStore", store).takes_many
 
+    is_closed = False
+    """Whether :meth:`close` was called."""
 
-def epoch_of(store: Store) -> int:
-    """The number that changes whenever a store may have forgotten commits which it was not told to sync.
+    def close(self) -> None:
+        """Release what the store holds. Extend it if there is more to release. Closing twice is a no-op."""
+        self.is_closed = True
 
-    It is the store's attribute ``epoch``. A store that has none forgets nothing.
-    """
-    return int(getattr(store, "epoch", 0))
+    def check_open(self, key: str | None = None) -> None:
+        """Refuse to go on if the store is closed.
+
+        Args:
+            key: the conversation, for the error message.
+
+        Raises:
+            Closed: it is closed.
+        """
+        if self.is_closed:
+            raise Closed(f"{self!r} is closed; open another store", key)
+
+    def __enter__(self) -> Self:
+        self.check_open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def epoch(self) -> int:
+        """A number that changes whenever the database may have forgotten commits that it was not told to sync.
+
+        The default, 0 for ever, is right for a database that forgets nothing. If a step that a turn has stored is
+        missing, it is stored once more only if the number has changed since the turn began. Otherwise somebody has
+        deleted the conversation.
+        """
+        return 0

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Literal, TypeAlias
 
-from fsm.effects import Step
+from fsm._core.effects import Step
 from fsm.errors import InvalidInput
 from fsm.records import Conversation
 from persistence.rows import micros
@@ -17,7 +17,7 @@ Durability: TypeAlias = Literal["acknowledged", "strict", "relaxed"]
 """What survives: see :class:`persistence.SQLStore`."""
 
 IS_SYNCED: Mapping[Durability, Callable[[Step], bool]] = {
-    "acknowledged": attrgetter("acknowledged"),
+    "acknowledged": attrgetter("must_be_durable"),
     "strict": lambda _: True,
     "relaxed": lambda _: False,
 }

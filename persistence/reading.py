@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
+from fsm._core.table import State, Trigger
 from fsm.errors import CorruptRecord
 from fsm.records import Conversation, Message, Running, Session, Transition, Turn, TurnStatus
-from fsm.states import State, Trigger
 from persistence.rows import EPOCH, MICROSECOND, Row
 
 __all__ = [
@@ -65,11 +65,11 @@ def read_conversation(row: Row) -> Conversation:
         state=State(row[2]),
         version=row[3],
         provider=row[4],
-        session=row[5],
+        session_number=row[5],
         session_id=row[6],
-        turns=row[7],
-        messages=row[8],
-        transitions=row[9],
+        turn_count=row[7],
+        message_count=row[8],
+        transition_count=row[9],
         running=running,
         metadata=_object(row[13]) if row[13] != "{}" else {},
         window=row[14],
@@ -97,7 +97,7 @@ def read_turn(row: Row) -> Turn:
     """A turn from its row."""
     return Turn(
         number=row[1],
-        session=row[2],
+        session_number=row[2],
         status=TurnStatus(row[3]),
         first_message=row[4],
         last_message=row[5],
@@ -141,7 +141,7 @@ def read_transition(row: Row, key: str) -> Transition:
         trigger=Trigger(row[2]),
         source=State(row[3]),
         target=State(row[4]),
-        session=row[5],
+        session_number=row[5],
         session_id=row[6],
         version=row[7],
         at=_time(row[8]),

@@ -1,7 +1,7 @@
 """From records to rows: how the values of :mod:`fsm.records` and of the effects are written into columns.
 
 A row is a tuple in the order of its table's columns (:mod:`persistence.models`); :mod:`persistence.reading` is the way
-back. An update has its row too, in the order in which its statement (:mod:`persistence.statements`) wants its values.
+back. An update has its row too, in the order in which its statement (:mod:`persistence.queries`) wants its values.
 A test holds each row against the names of its statement.
 """
 
@@ -12,18 +12,18 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
-from fsm.content import Block
-from fsm.effects import (
+from fsm._core.effects import (
     AddMessage,
     BindSession,
-    BuryId,
     CloseSession,
     EndTurn,
     ExtendTurn,
     LogTransition,
+    MarkSessionDead,
     OpenSession,
     StartTurn,
 )
+from fsm.content import Block
 from fsm.records import Conversation
 
 __all__ = [
@@ -31,11 +31,11 @@ __all__ = [
     "MICROSECOND",
     "Row",
     "bind_row",
-    "bury_row",
     "close_row",
     "conversation_row",
     "end_row",
     "extend_row",
+    "mark_dead_row",
     "message_row",
     "micros",
     "move_row",
@@ -125,11 +125,11 @@ def _moving(conversation: Conversation) -> Row:
         conversation.state._value_,
         conversation.version,
         conversation.provider,
-        conversation.session,
+        conversation.session_number,
         conversation.session_id,
-        conversation.turns,
-        conversation.messages,
-        conversation.transitions,
+        conversation.turn_count,
+        conversation.message_count,
+        conversation.transition_count,
         running and running.turn,
         running and running.owner,
         running and micros(running.until),
@@ -170,7 +170,7 @@ def turn_row(conversation: int, started: StartTurn) -> Row:
     return (
         conversation,
         turn.number,
-        turn.session,
+        turn.session_number,
         turn.status._value_,
         turn.first_message,
         turn.last_message,
@@ -195,7 +195,7 @@ def end_row(conversation: int, end: EndTurn) -> Row:
     """What its end changes in the row of a turn."""
     result = end.result
     return (
-        end.session,
+        end.session_number,
         end.status._value_,
         end.last_message,
         micros(end.at),
@@ -242,7 +242,7 @@ def transition_row(conversation: int, logged: LogTransition) -> Row:
         transition.trigger._value_,
         transition.source._value_,
         transition.target._value_,
-        transition.session,
+        transition.session_number,
         transition.session_id,
         transition.version,
         micros(transition.at),
@@ -251,6 +251,6 @@ def transition_row(conversation: int, logged: LogTransition) -> Row:
     )
 
 
-def bury_row(conversation: int, buried: BuryId) -> Row:
+def mark_dead_row(conversation: int, buried: MarkSessionDead) -> Row:
     """The row of a dead id."""
-    return conversation, buried.session_id, buried.session, micros(buried.at)
+    return conversation, buried.session_id, buried.session_number, micros(buried.at)

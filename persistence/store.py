@@ -15,10 +15,10 @@ from itertools import zip_longest
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, get_args
 
-from fsm.effects import Step
+from fsm._core.effects import Step
+from fsm._core.validation import check_key
 from fsm.errors import InvalidInput
 from fsm.fork import GATE
-from fsm.key import check_key
 from fsm.records import Conversation, Message, Session, Transition, Turn
 from persistence import reading
 from persistence.arguments import EVERYTHING, IS_SYNCED, Durability, bound, check_seconds, check_size, lease_of
@@ -26,7 +26,7 @@ from persistence.rows import micros
 
 if TYPE_CHECKING:
     from persistence.dialects import Dialect
-    from persistence.statements import Statement
+    from persistence.queries import Statement
 
 __all__ = ["Durability", "SQLStore"]
 
@@ -160,7 +160,7 @@ class SQLStore:
         return self._transactions.commit_many(steps)
 
     @property
-    def takes_many(self) -> bool:
+    def supports_batches(self) -> bool:
         """Whether steps share a transaction, so that it pays to hand over many at once.
 
         Not in a subclass with a ``commit`` of its own: none is to go past it.

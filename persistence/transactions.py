@@ -14,16 +14,16 @@ from typing import Any, NoReturn, TypeVar, TypeVarTuple
 
 from peewee import IntegrityError, PeeweeException
 
-from fsm import effects as fx
-from fsm.effects import Step
+from fsm._core import effects as fx
+from fsm._core.effects import Step
 from fsm.errors import Conflict, FSMError, StoreError
 from fsm.fork import GATE, Gate, call_before_fork, renew_in_child
 from fsm.records import Conversation
 from persistence import reading
 from persistence.dialects import Dialect, Refusal
-from persistence.grouping import Group
+from persistence.group_commit import Group
+from persistence.queries import Statement, Statements, Write
 from persistence.schema import migrate
-from persistence.statements import Statement, Statements, Write
 from persistence.telling import told
 from persistence.writes import Writes
 

@@ -1,6 +1,6 @@
 """What a step writes: the statements for its effects, in their order, each with its values.
 
-A :class:`~persistence.statements.Write` is plain data, so that a dialect may send all of them at once. Which row stands
+A :class:`~persistence.queries.Write` is plain data, so that a dialect may send all of them at once. Which row stands
 behind an effect is decided here and nowhere else.
 """
 
@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-from fsm import effects as fx
-from fsm.effects import Step
+from fsm._core import effects as fx
+from fsm._core.effects import Step
 from persistence import rows
-from persistence.statements import Statements, Write
+from persistence.queries import Statements, Write
 
 __all__ = ["EFFECTS", "Writes"]
 
@@ -28,7 +28,7 @@ EFFECTS: Mapping[type, tuple[str, RowOf]] = {
     fx.OpenSession: ("open_session", rows.session_row),
     fx.BindSession: ("bind_session", rows.bind_row),
     fx.CloseSession: ("close_session", rows.close_row),
-    fx.BuryId: ("bury", rows.bury_row),
+    fx.MarkSessionDead: ("mark_dead", rows.mark_dead_row),
     fx.ExtendTurn: ("extend_turn", rows.extend_row),
 }
 """For each effect its statement, and the row that it writes."""

@@ -20,7 +20,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "explanation" / "mutation-testing.md
 
 
 def verdicts() -> dict[str, str]:
-    """What became of each mutant, by its name, such as ``fsm.turn.xǁRunningTurnǁfeed__mutmut_3``."""
+    """What became of each mutant, by its name, such as ``fsm._core.turn.xǁRunningTurnǁfeed__mutmut_3``."""
     mutmut = Path(sys.executable).with_name("mutmut")
     told = subprocess.run([mutmut, "results", "--all", "true"], check=True, capture_output=True, text=True).stdout
     return dict(line.strip().split(": ") for line in told.splitlines() if "__mutmut_" in line)
@@ -29,8 +29,8 @@ def verdicts() -> dict[str, str]:
 def place(mutant: str) -> str:
     """The function that was changed, as its users name it.
 
-    >>> place("fsm.turn.xǁRunningTurnǁfeed__mutmut_3"), place("fsm.context.x__boundary__mutmut_2")
-    ('fsm.turn.RunningTurn.feed', 'fsm.context._boundary')
+    >>> place("fsm._core.turn.xǁRunningTurnǁfeed__mutmut_3"), place("fsm.context.x__boundary__mutmut_2")
+    ('fsm._core.turn.RunningTurn.feed', 'fsm.context._boundary')
     """
     module, _, function = mutant.partition("__mutmut_")[0].rpartition(".")
     return f"{module}.{function.removeprefix('x').removeprefix('_').strip('ǁ').replace('ǁ', '.')}"

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from fsm.effects import Step
+from fsm._core.effects import Step
 
 
 class Passing:
@@ -30,7 +30,7 @@ class Passing:
 
 def begins(step: Step) -> bool:
     """Whether a step begins a turn."""
-    return step.after.turns > step.before.turns
+    return step.after.turn_count > step.before.turn_count
 
 
 def ends(step: Step) -> bool:
@@ -40,7 +40,7 @@ def ends(step: Step) -> bool:
 
 def heals(step: Step) -> bool:
     """Whether a step replaces the session of a turn that goes on."""
-    return step.after.running is not None and step.after.transitions > step.before.transitions
+    return step.after.running is not None and step.after.transition_count > step.before.transition_count
 
 
 def extends(step: Step) -> bool:

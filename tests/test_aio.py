@@ -27,11 +27,11 @@ from fsm import (
     TurnStatus,
     TurnSuperseded,
 )
+from fsm._runtime.adapters import Events, Failed
+from fsm._runtime.loop_adapters import LoopPorts
 from fsm.content import text_block
-from fsm.loop_ports import LoopPorts
-from fsm.ports import Events, Failed
+from fsm.events import EXPIRED
 from fsm.providers import DemoProvider
-from fsm.results import EXPIRED
 from fsm.testing import check_database
 from persistence import SQLStore
 
@@ -82,14 +82,14 @@ async def test_a_dead_session_is_healed_within_the_turn(store: SQLStore) -> None
     assert (reply.healed, reply.state) == (True, State.ACTIVE)
     assert [session.parent for session in await manager.sessions("k")] == [None, 1]
     assert [move.target for move in await manager.transitions("k")][1:] == [State.STALE, State.FRESH, State.ACTIVE]
-    assert [message.role for message in await manager.history("k", limit=2)] == ["user", "assistant"]
+    assert [message.role for message in await manager.messages("k", limit=2)] == ["user", "assistant"]
     assert [turn.healed for turn in await manager.turns("k")] == [False, True]
     assert [conversation.key for conversation in await manager.conversations()] == ["k"]
     assert (await manager.reset("k")).state is State.FRESH
     assert await manager.recover() == []
 
 
-@pytest.mark.parametrize("read", ["history", "turns", "sessions", "transitions"])
+@pytest.mark.parametrize("read", ["messages", "turns", "sessions", "transitions"])
 async def test_each_table_is_read_in_pages(store: SQLStore, read: str) -> None:
     """The newest that were asked for, oldest first."""
     manager = AsyncSessionManager(store, DemoProvider())
@@ -281,7 +281,7 @@ async def test_many_turns_of_one_conversation_wait_for_each_other(store: SQLStor
             tasks.start_soon(manager.send, "k", f"{number}")
             await anyio.lowlevel.checkpoint()
     assert [turn.status for turn in await manager.turns("k")] == [TurnStatus.SUCCEEDED] * 8
-    said = [message.text for message in await manager.history("k") if message.role == "user"]
+    said = [message.text for message in await manager.messages("k") if message.role == "user"]
     assert said == [str(number) for number in range(8)]
 
 
@@ -502,7 +502,7 @@ async def test_many_turns_that_share_bundles_are_cancelled_at_random_and_every_c
     store: SQLStore, seed: int
 ) -> None:
     """G1 to G9: nobody's cancellation costs a neighbour its turn, and what was answered is stored."""
-    assert store.takes_many
+    assert store.supports_batches
     chance = random.Random(seed)
     manager = AsyncSessionManager(store, DemoProvider())
     answered: dict[str, list[int]] = {}

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsm import InvalidContent, InvalidKey
+from fsm._core.validation import check_key
 from fsm.content import as_blocks, plain, text_block, text_of
-from fsm.key import check_key
 
 JSON = st.recursive(
     st.none()

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsm import ContextWindow, InvalidInput, Message
+from fsm._core.shortening import shortened
 from fsm.content import text_block
 from fsm.context import as_prompt, as_transcript, narrower, rebuild, with_results
-from fsm.shortening import shortened
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -6,10 +6,11 @@ import subprocess
 
 import pytest
 
-from fsm.diagrams import to_dot, to_markdown, to_mermaid, to_promela, to_tla
+from fsm._core.machine import Cursor
+from fsm._core.table import INITIAL, TABLE, Row, State, Trigger
+from fsm.diagrams import to_dot, to_markdown, to_mermaid
 from fsm.errors import InvalidTable
-from fsm.machine import Cursor
-from fsm.states import INITIAL, TABLE, Row, State, Trigger
+from fsm.testing.models.specifications import to_promela, to_tla
 
 ARROWS = sorted((row.source.value, row.target.value, row.trigger.value) for row in TABLE)
 
@@ -84,11 +85,11 @@ def test_the_models_have_one_choice_for_each_row() -> None:
 
 
 def test_the_models_do_what_the_rows_say() -> None:
-    row = Row(State.ACTIVE, Trigger.EXPIRED, State.STALE, ("bury", "close"), when="names_live_session")
+    row = Row(State.ACTIVE, Trigger.EXPIRED, State.STALE, ("mark_dead", "close"), when="names_live_session")
     guard = "state == ACTIVE && trigger == EXPIRED && names_live_session(n)"
-    assert f":: {guard} -> bury(n); close(n); state = STALE " in to_promela([row])
+    assert f":: {guard} -> mark_dead(n); close(n); state = STALE " in to_promela([row])
     guard = 'd.state = "active" /\\ trigger = "expired" /\\ names_live_session(d, n)'
-    assert f'CASE {guard} -> [close(bury(d, n), n) EXCEPT !.state = "stale"]' in to_tla([row])
+    assert f'CASE {guard} -> [close(mark_dead(d, n), n) EXCEPT !.state = "stale"]' in to_tla([row])
 
 
 def test_the_models_know_which_rows_they_can_not_tell() -> None:

@@ -33,11 +33,11 @@ from fsm import (
     TurnStatus,
     TurnSuperseded,
 )
-from fsm import conversation as decide
+from fsm._core import decisions as decide
+from fsm._core.effects import Step
 from fsm.content import Block
-from fsm.effects import Step
+from fsm.events import EXPIRED
 from fsm.providers import DemoProvider
-from fsm.results import EXPIRED
 from persistence import SQLStore
 
 ANSWER = [TextDelta("one "), TextDelta("two"), Result(session_id="s-1")]
@@ -85,7 +85,7 @@ def test_a_dead_session_is_healed_within_the_turn_that_finds_it_dead(store: SQLS
     ]
     first, second = sessions.sessions("k")
     assert (first.closed_reason, second.opened_reason, second.parent) == (EXPIRED, "heal", 1)
-    assert sessions.turns("k")[-1].session == 2
+    assert sessions.turns("k")[-1].session_number == 2
 
 
 def test_without_healing_the_turn_fails_and_the_next_one_remembers(store: SQLStore) -> None:
@@ -138,7 +138,7 @@ def test_an_abandoned_stream_is_interrupted_and_its_text_kept(store: SQLStore) -
         next(iter(turn))
     assert (turn.reply.status, turn.reply.text, turn.reply.result) == (TurnStatus.INTERRUPTED, "one ", None)
     assert sessions.conversation("k").session_id == "s-1"
-    assert [message.text for message in sessions.history("k")] == ["hello", "one two", "again", "one "]
+    assert [message.text for message in sessions.messages("k")] == ["hello", "one two", "again", "one "]
     sessions.reset("k")
     sessions.send("k", "now")
     assert [message.text for message in provider.requests[-1].history] == ["hello", "one two"]
@@ -191,7 +191,7 @@ def test_a_provider_that_breaks_its_contract_gets_a_clear_error_and_its_turn_is_
     assert (caught.value.reply.status, caught.value.reply.text) == (status, text)
     (turn,) = sessions.turns("k")
     assert turn.status is status
-    assert "".join(message.text for message in sessions.history("k")[1:]) == text
+    assert "".join(message.text for message in sessions.messages("k")[1:]) == text
     assert sessions.send("k", "again").status is TurnStatus.SUCCEEDED
 
 
@@ -251,7 +251,7 @@ def test_a_busy_conversation_says_so_and_the_others_go_on(store: SQLStore) -> No
             sessions.send("k", "me too")
         assert sessions.send("other", "hello").status is TurnStatus.SUCCEEDED
         list(turn)
-    assert [message.text for message in sessions.history("k")] == ["hello", "one two"]
+    assert [message.text for message in sessions.messages("k")] == ["hello", "one two"]
 
 
 def test_waiting_turns_are_served_in_the_order_in_which_they_came(store: SQLStore) -> None:
@@ -268,7 +268,7 @@ def test_waiting_turns_are_served_in_the_order_in_which_they_came(store: SQLStor
         list(turn)
     for thread in others:
         thread.join(timeout=30)
-    said = [message.text for message in sessions.history("k") if message.role == "user"]
+    said = [message.text for message in sessions.messages("k") if message.role == "user"]
     assert said == ["first", "waiting 0", "waiting 1", "waiting 2"]
     assert sessions._driver._waiting._queues._waiting == {}
 
@@ -316,7 +316,7 @@ def test_a_worker_whose_lease_was_taken_over_finishes_nothing(store: SQLStore) -
         list(events)
     assert caught.value.reply.text == "one two"
     assert [turn.status for turn in quick.turns("k")] == [TurnStatus.INTERRUPTED, TurnStatus.SUCCEEDED]
-    assert [(message.turn, message.text) for message in quick.history("k")] == [
+    assert [(message.turn, message.text) for message in quick.messages("k")] == [
         (1, "slow"),
         (2, "quick"),
         (2, "one two"),
@@ -357,7 +357,7 @@ def test_a_reset_waits_for_the_turn_of_its_own_conversation(store: SQLStore) -> 
     with sessions._driver._waiting._queues.ticket("k"), pytest.raises(ConversationBusy, match="others have waited"):
         sessions.reset("k")
     with sessions._driver._waiting._queues.ticket("other"):
-        assert sessions.reset("k").session == 2
+        assert sessions.reset("k").session_number == 2
 
 
 @pytest.mark.parametrize("kind", [SessionManager, AsyncSessionManager])
@@ -434,7 +434,7 @@ def test_a_forced_reset_supersedes_the_running_turn(store: SQLStore) -> None:
         with pytest.raises(ConversationBusy):
             sessions.reset("k")
         after = sessions.reset("k", reason="the user has left", force=True)
-        assert (after.state, after.session) == (State.FRESH, 2)
+        assert (after.state, after.session_number) == (State.FRESH, 2)
         list(turn)
     assert sessions.turns("k")[0].status is TurnStatus.SUPERSEDED
     assert sessions.sessions("k")[0].closed_reason == "the user has left"
@@ -597,7 +597,7 @@ def test_the_provider_is_told_which_turn_of_which_conversation_it_answers(store:
     sessions.reset("k")
     sessions.send("k", "again")
     asked = provider.requests[-1]
-    assert (asked.key, asked.turn, asked.session, asked.session_id) == ("k", 2, 2, None)
+    assert (asked.key, asked.turn, asked.session_number, asked.session_id) == ("k", 2, 2, None)
     assert asked.metadata == {"tier": "gold"}
 
 
@@ -708,14 +708,14 @@ def test_a_manager_that_could_not_work_is_refused(store: SQLStore, options: dict
         SessionManager(store, object())  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("read", ["conversation", "history", "turns", "sessions", "transitions", "reset"])
+@pytest.mark.parametrize("read", ["conversation", "messages", "turns", "sessions", "transitions", "reset"])
 def test_what_does_not_exist_is_not_found(store: SQLStore, read: str) -> None:
     """A conversation begins with its first message."""
     with pytest.raises(ConversationNotFound, match="'nobody': there is none of this key"):
         getattr(manager(store), read)("nobody")
 
 
-@pytest.mark.parametrize("read", ["conversation", "history", "turns", "sessions", "transitions", "reset"])
+@pytest.mark.parametrize("read", ["conversation", "messages", "turns", "sessions", "transitions", "reset"])
 def test_what_can_be_no_key_is_refused_in_reading_too(store: SQLStore, read: str) -> None:
     """Before the database is asked."""
     with pytest.raises(InvalidKey):
@@ -733,7 +733,7 @@ def test_conversations_are_listed_in_pages_by_key(store: SQLStore) -> None:
     assert [conversation.key for conversation in sessions.conversations(after="b")] == ["c"]
 
 
-@pytest.mark.parametrize("read", ["history", "turns", "sessions", "transitions"])
+@pytest.mark.parametrize("read", ["messages", "turns", "sessions", "transitions"])
 def test_each_table_is_read_in_pages(store: SQLStore, read: str) -> None:
     """The newest that were asked for, oldest first."""
     sessions = manager(store)
@@ -815,7 +815,7 @@ def test_a_begin_that_was_cut_off_and_superseded_keeps_nothing(sqlite_url: str) 
         with pytest.raises(KeyboardInterrupt):
             sessions.send("k", "cut off")
         conversation = sessions.conversation("k")
-        assert (conversation.version, conversation.messages) == (2, 1)
+        assert (conversation.version, conversation.message_count) == (2, 1)
         assert not sessions._driver._live
 
 
@@ -848,7 +848,7 @@ def test_an_end_that_was_cut_off_is_stored_once(url: str, cut_off: str, status: 
             list(events)
         (ended,) = sessions.turns("k")
         assert (ended.status, ended.subtype) == (status, "success" if cut_off == "after" else None)
-        assert [message.text for message in sessions.history("k")] == ["hello", "one two"]
+        assert [message.text for message in sessions.messages("k")] == ["hello", "one two"]
 
 
 def test_a_janitor_who_finds_one_turn_ended_goes_on_with_the_others(url: str) -> None:
@@ -859,7 +859,7 @@ def test_a_janitor_who_finds_one_turn_ended_goes_on_with_the_others(url: str) ->
         def running(self, **arguments: Any) -> list[Any]:
             found = super().running(**arguments)
             if found:
-                quick.commit(decide.lapse(found[0], now=clock()))
+                quick.commit(decide.expire_lease(found[0], now=clock()))
             return found
 
     with SQLStore(url) as quick, Overtaken(url) as slow:
@@ -913,8 +913,8 @@ def test_two_janitors_do_not_get_in_each_others_way(url: str) -> None:
 @pytest.mark.parametrize("broken_from", [1, 2])
 def test_a_store_that_always_conflicts_is_given_up(url: str, broken_from: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its own error, at the turn's beginning or at its end."""
-    monkeypatch.setattr("fsm.waiting.TRIES", 3)
-    monkeypatch.setattr("fsm.commits.TRIES", 3)
+    monkeypatch.setattr("fsm._runtime.turn_queue.TRIES", 3)
+    monkeypatch.setattr("fsm._runtime.turn_commits.TRIES", 3)
 
     class Stubborn(SQLStore):
         commits = 0
@@ -992,7 +992,7 @@ def test_a_late_text_that_the_store_refuses_comes_with_the_reply(sqlite_url: str
 
     class Refusing(SQLStore):
         def commit(self, step: Step) -> None:
-            if step.before.session == 2:
+            if step.before.session_number == 2:
                 raise StoreError("no")
             super().commit(step)
 

@@ -6,7 +6,16 @@ import threading
 import attrs
 
 from fsm import Conflict, InvalidInput, StoreError, TurnStatus
-from fsm.effects import AddMessage, BindSession, BuryId, CloseSession, EndTurn, LogTransition, OpenSession, StartTurn
+from fsm._core.effects import (
+    AddMessage,
+    BindSession,
+    CloseSession,
+    EndTurn,
+    LogTransition,
+    MarkSessionDead,
+    OpenSession,
+    StartTurn,
+)
 
 INSERTS = {AddMessage: "message", LogTransition: "transition", OpenSession: "session", StartTurn: "turn"}
 RESULT = ("subtype", "is_error", "session_id", "errors", "stop_reason", "usage", "cost_usd", "http_status")
@@ -97,7 +106,7 @@ def written(rows, effect):
         if row.number != len(rows[table]) + 1:
             raise StoreError(f"{kind} {row.number} is not the next one; nothing was written")
         return {**rows, table: (*rows[table], row)}
-    if isinstance(effect, BuryId):
+    if isinstance(effect, MarkSessionDead):
         return {**rows, "dead": rows["dead"] | {effect.session_id}}
     if isinstance(effect, BindSession):
         return changed(rows, "sessions", effect.number, session_id=effect.session_id)

@@ -17,7 +17,7 @@ manager = SessionManager(SQLStore("sqlite:///errors.db"), DemoProvider(script))
 print(manager.send("ticket-42", "Where is my parcel?").text)
 
 reply = manager.send("ticket-42", "Are you sure?")
-print(reply.status, "|", reply.state, "|", reply.message)
+print(reply.status, "|", reply.state, "|", reply.summary)
 # [reply end]
 
 # [raise]

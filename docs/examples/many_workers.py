@@ -26,5 +26,5 @@ for thread in threads:
 # [look]
 manager = SessionManager(SQLStore(URL), DemoProvider())
 print([turn.number for turn in manager.turns("ticket-42")])
-print(sorted(message.text for message in manager.history("ticket-42") if message.role == "user"))
+print(sorted(message.text for message in manager.messages("ticket-42") if message.role == "user"))
 # [look end]

@@ -4,7 +4,7 @@
 from datetime import UTC, datetime, timedelta
 
 from fsm import Conversation, Result, Running, State
-from fsm.conversation import heal
+from fsm._core.decisions import heal
 
 noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
 minute = timedelta(minutes=1)
@@ -16,11 +16,11 @@ conversation = Conversation(
     state=State.ACTIVE,
     version=7,
     provider="demo",
-    session=1,
+    session_number=1,
     session_id="s-1",
-    turns=4,
-    messages=7,
-    transitions=3,
+    turn_count=4,
+    message_count=7,
+    transition_count=3,
     running=Running(turn=4, owner="me", until=noon + minute),
 )
 dead = Result(subtype="error_during_execution", is_error=True, session_id="s-1")

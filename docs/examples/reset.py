@@ -9,7 +9,7 @@ manager = SessionManager(SQLStore("sqlite:///reset.db"), DemoProvider())
 manager.send("ticket-42", "hello")
 
 after = manager.reset("ticket-42", reason="the customer asked for it")
-print(after.state, "session", after.session, "messages", after.messages)
+print(after.state, "session", after.session_number, "messages", after.message_count)
 print(manager.send("ticket-42", "again").text)
 # [reset end]
 
@@ -28,6 +28,6 @@ except TurnSuperseded as error:
 # [force end]
 
 # [late]
-print([message.text for message in manager.history("ticket-42") if message.turn == turn.number])
+print([message.text for message in manager.messages("ticket-42") if message.turn == turn.number])
 print(manager.send("ticket-42", "What do you know?").text)
 # [late end]

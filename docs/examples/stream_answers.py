@@ -28,5 +28,5 @@ with manager.stream("ticket-42", "Tell me more.") as turn:
 
 print(turn.reply.status, "|", turn.reply.text)
 print(manager.conversation("ticket-42").state)
-print([message.text for message in manager.history("ticket-42", limit=2)])
+print([message.text for message in manager.messages("ticket-42", limit=2)])
 # [leave end]

@@ -23,7 +23,7 @@ def answer(key, body):
     except ConversationBusy:
         return HTTPStatus.CONFLICT, {"error": "an answer is still being written; please wait for it"}
     except TurnFailed as failed:
-        return HTTPStatus.BAD_GATEWAY, {"error": failed.reply.message}
+        return HTTPStatus.BAD_GATEWAY, {"error": failed.reply.summary}
     except (ProviderError, TurnSuperseded):
         return HTTPStatus.BAD_GATEWAY, {"error": "the answer was cut off; please send your message again"}
     except StoreError as error:

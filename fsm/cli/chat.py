@@ -18,12 +18,12 @@ from fsm.cli import documents, options
 from fsm.cli.errors import EXIT_CODES, TURN_FAILED, USAGE, Failure, exit_code, report
 from fsm.cli.rendering import is_terminal, one_line, waiting, write, write_json
 from fsm.errors import CorruptRecord, FSMError
+from fsm.events import Result, TextDelta
 from fsm.manager import SessionManager
 from fsm.provider import Provider
 from fsm.providers import AnthropicAgents, AnthropicMessages, ClaudeAgent, DemoProvider
 from fsm.records import TurnStatus
 from fsm.reply import Reply
-from fsm.results import Result, TextDelta
 
 if TYPE_CHECKING:
     from anthropic import Anthropic
@@ -159,7 +159,7 @@ def _recover(manager: SessionManager) -> None:
         _note(str(error))
     else:
         for conversation in ended:
-            _note(f"turn {conversation.turns} of {conversation.key!r} had been cut off; it is ended")
+            _note(f"turn {conversation.turn_count} of {conversation.key!r} had been cut off; it is ended")
 
 
 def _typed() -> Iterator[str]:
@@ -226,8 +226,8 @@ class _Speaker:
                 self._show(error.reply)
             raise
         self._show(reply)
-        if reply.message != Result().message:
-            _note(reply.message)
+        if reply.summary != Result().summary:
+            _note(reply.summary)
         return 0 if reply.status is TurnStatus.SUCCEEDED else TURN_FAILED
 
     def _send(self, line: str) -> Reply:

@@ -20,10 +20,10 @@ import click
 from fsm.cli import documents, options
 from fsm.cli.errors import EXIT_CODES, TURN_FAILED, Failure
 from fsm.cli.rendering import one_line
+from fsm.events import Result
 from fsm.manager import SessionManager
 from fsm.providers import DemoProvider
 from fsm.records import Transition
-from fsm.results import Result
 from persistence.urls import file_url
 
 __all__ = ["demo"]
@@ -98,7 +98,7 @@ def _prove(manager: SessionManager) -> None:
     _check(way == PATH, f"the log reads {way}")
     _check([session["parent"] for session in sessions] == [None, 1], f"the sessions are {sessions}")
     _check(len({session["session_id"] for session in sessions}) == 2, "the dead session was adopted again")
-    _check(len(manager.history(KEY)) == 4, "a message is missing")
+    _check(len(manager.messages(KEY)) == 4, "a message is missing")
     _tell(f"{way}; session 2 is the child of session 1, and all four messages are stored.")
 
 
@@ -114,7 +114,7 @@ def _play_recorded() -> None:
             manager.send(case, "hello").raise_for_error()
             reply = manager.send(case, "go on")
             did = _move(manager.transitions(case)[-1])
-            click.echo(f"  {case:<42}{did:<28}{reply.message}")
+            click.echo(f"  {case:<42}{did:<28}{reply.summary}")
             _check(did == EXPECTED[case], f"after {case!r} the machine did {did!r}, not {EXPECTED[case]!r}")
             _check(reply.result is result, f"{case!r} was not answered with its recorded result")
     _tell("Only the dead session was let go; every other error left it resumable.")

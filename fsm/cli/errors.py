@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from fsm._runtime.log import LOGGER
 from fsm.cli.rendering import one_line
 from fsm.errors import (
     Conflict,
@@ -23,7 +24,6 @@ from fsm.errors import (
     ProviderError,
     StoreError,
 )
-from fsm.log import LOGGER
 
 __all__ = ["EXIT_CODES", "TURN_FAILED", "Application", "Failure", "exit_code", "report"]
 

@@ -44,9 +44,9 @@ def _listed(conversation: Conversation) -> tuple[object, ...]:
         conversation.key,
         f"{conversation.state}, turn running" if conversation.running else conversation.state,
         conversation.provider,
-        conversation.session,
-        conversation.turns,
-        conversation.messages,
+        conversation.session_number,
+        conversation.turn_count,
+        conversation.message_count,
         timestamp(conversation.updated_at),
     )
 
@@ -95,7 +95,7 @@ def _show(manager: SessionManager, key: str, limit: int | None) -> None:
             [
                 (
                     turn.number,
-                    turn.session,
+                    turn.session_number,
                     turn.status,
                     turn.subtype,
                     "yes" if turn.healed else "",
@@ -115,7 +115,7 @@ def _show(manager: SessionManager, key: str, limit: int | None) -> None:
                     move.source,
                     move.target,
                     move.turn,
-                    move.session,
+                    move.session_number,
                     move.session_id,
                     move.reason,
                     timestamp(move.at),
@@ -136,7 +136,7 @@ def _show(manager: SessionManager, key: str, limit: int | None) -> None:
 def history(*, key: str, url: str, limit: int | None, before: int | None, as_json: bool) -> None:
     """Write the stored messages, oldest first."""
     with options.opened(url) as manager:
-        messages = manager.history(key, limit=limit, before=before)
+        messages = manager.messages(key, limit=limit, before=before)
     if as_json:
         write_json([documents.message(message) for message in messages])
         return
@@ -165,7 +165,7 @@ def reset(*, key: str, url: str, reason: str, force: bool, as_json: bool) -> Non
     if as_json:
         write_json(documents.conversation(after))
     else:
-        click.echo(one_line(f"{key}: {after.state}, session {after.session} ({reason})"))
+        click.echo(one_line(f"{key}: {after.state}, session {after.session_number} ({reason})"))
 
 
 @click.command(epilog=EXIT_CODES)

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
+from fsm._core.validation import check_key
 from fsm.cli.errors import NOT_FOUND, USAGE, Failure
-from fsm.key import check_key
 from fsm.manager import SessionManager
 from fsm.provider import Provider
 from fsm.providers import DemoProvider

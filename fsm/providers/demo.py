@@ -15,8 +15,8 @@ from attrs import define, evolve, field
 
 from fsm.content import text_of
 from fsm.context import as_text
+from fsm.events import EXPIRED, Event, Result, TextDelta
 from fsm.provider import Request
-from fsm.results import EXPIRED, Event, Result, TextDelta
 
 __all__ = ["DemoProvider", "Script"]
 
@@ -88,7 +88,7 @@ class DemoProvider:
             return
         session_id = request.session_id
         if session_id is None:
-            session_id = f"demo-{request.key}-{request.session}"[:512]
+            session_id = f"demo-{request.key}-{request.session_number}"[:512]
             self._sessions[session_id] = _Session(
                 [text_of(message.content) for message in request.history if message.role == "user"]
             )

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from fsm.aio import AsyncSessionManager, AsyncStreamedTurn
+from fsm.events import Event
 from fsm.records import Conversation
 from fsm.reply import Reply
-from fsm.results import Event
 
 __all__ = ["Awaited"]
 

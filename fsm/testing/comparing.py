@@ -11,10 +11,10 @@ from typing import Any
 
 import attrs
 
+from fsm.events import Result, TextDelta
 from fsm.provider import Request
 from fsm.records import Conversation, Message, Turn
 from fsm.reply import Reply
-from fsm.results import Result, TextDelta
 from fsm.store import Store
 from fsm.testing import expected
 from fsm.testing.model import Model
@@ -51,10 +51,10 @@ def _row(conversation: Conversation, model: Model) -> Iterator[str]:
         "state": ("G1", model.state),
         "session_id": ("G1, G2", model.held),
         "provider": ("G15", model.provider),
-        "session": ("G7", len(model.sessions)),
-        "turns": ("G5", len(model.turns)),
-        "messages": ("G5", len(model.messages)),
-        "transitions": ("G6", len(model.moves)),
+        "session_number": ("G7", len(model.sessions)),
+        "turn_count": ("G5", len(model.turns)),
+        "message_count": ("G5", len(model.messages)),
+        "transition_count": ("G6", len(model.moves)),
     }
     for name, (guarantee, value) in due.items():
         if getattr(conversation, name) != value:
@@ -76,10 +76,19 @@ def _table(guarantee: str, table: str, rows: Sequence[Any], due: Sequence[Any]) 
 def _turns(rows: Sequence[Turn], model: Model) -> Iterator[str]:
     if len(rows) != len(model.turns):
         yield f"G5: there are {len(rows)} turns, not {len(model.turns)}"
-    names = ("number", "session", "status", "first_message", "last_message", "healed", "state", "idempotency_key")
+    names = (
+        "number",
+        "session_number",
+        "status",
+        "first_message",
+        "last_message",
+        "healed",
+        "state",
+        "idempotency_key",
+    )
     for row, due in zip(rows, model.turns, strict=False):
         for name in names:
-            running = due.status == "running" and name in {"session", "healed"}
+            running = due.status == "running" and name in {"session_number", "healed"}
             if not running and getattr(row, name) != getattr(due, name):
                 yield f"G9: {name} of turn {due.number} is {getattr(row, name)!r}, not {getattr(due, name)!r}"
         for name in REPORTED:
@@ -97,8 +106,9 @@ def asked_differs(request: Request, due: expected.Asked, model: Model, *, wants_
         yield f"G2: turn {due.turn} resumes {request.session_id!r}, which was reported dead"
     if request.session_id != due.session_id:
         yield f"G3, G14, G15: turn {due.turn} resumes {request.session_id!r}, not {due.session_id!r}"
-    if (request.turn, request.session) != (due.turn, due.session):
-        yield f"G5: the request is of turn {request.turn} in session {request.session}, not {due.turn} in {due.session}"
+    if (request.turn, request.session_number) != (due.turn, due.session_number):
+        numbers, right = (request.turn, request.session_number), (due.turn, due.session_number)
+        yield f"G5: the request is of turn and session {numbers}, not {right}"
     if request.content != model.messages[model.turns[due.turn - 1].first_message - 1].content:
         yield f"G8: turn {due.turn} asks something else than is stored"
     if wants_transcript and due.session_id is not None:

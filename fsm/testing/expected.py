@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from attrs import Factory, define, frozen
 
-from fsm.results import EXPIRED, INTERRUPTED, Result, TextDelta, ToolResult, ToolUse
+from fsm.events import EXPIRED, INTERRUPTED, Result, TextDelta, ToolResult, ToolUse
 
 __all__ = ["Asked", "Broken", "Live", "Message", "Move", "Session", "Turn", "context", "messages", "reason", "status"]
 __all__ += ["trigger"]
@@ -34,7 +34,7 @@ class Asked:
     """What a provider must be asked: what it resumes, and the messages that the context is rebuilt from."""
 
     turn: int
-    session: int
+    session_number: int
     session_id: str | None
     history: tuple[tuple[int, str], ...]
     """The number and the role of each; a turn that answered nothing in text has its last number twice."""
@@ -57,7 +57,7 @@ class Turn:
     """One turn, as it must be stored."""
 
     number: int
-    session: int
+    session_number: int
     first_message: int
     last_message: int
     status: str = "running"
@@ -74,7 +74,7 @@ class Live:
     turn: int
     worker: object
     resumed: str | None
-    session: int
+    session_number: int
     may_heal: bool
     until: float
     asked: bool = False
@@ -104,7 +104,7 @@ class Move:
     trigger: str
     source: str
     target: str
-    session: int
+    session_number: int
     session_id: str | None
     turn: int | None
     reason: str
@@ -158,7 +158,7 @@ def context(turns: Sequence[Turn], said: Sequence[Message], session: int, most: 
     """
     units: list[list[tuple[int, str]]] = []
     for turn in turns:
-        mine = _told(turn, turns, said) if turn.session <= session else []
+        mine = _told(turn, turns, said) if turn.session_number <= session else []
         if not mine:
             continue
         told = [(message.number, message.role) for message in mine]

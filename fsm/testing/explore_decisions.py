@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from attrs import frozen
 
-from fsm import conversation as core
-from fsm.effects import Step
-from fsm.turn import RunningTurn
+from fsm._core import decisions as core
+from fsm._core.effects import Step
+from fsm._core.turn import RunningTurn
 
 __all__ = ["REAL", "Decisions"]
 
@@ -19,14 +19,14 @@ def _should_heal(turn: RunningTurn) -> bool:
 
 @frozen
 class Decisions:
-    """The decisions that are explored: those of ``fsm.conversation``, or some of your own in their place.
+    """The decisions that are explored: those of ``fsm._core.decisions``, or some of your own in their place.
 
     Attributes:
-        begin, extend, heal, finish, interrupt, lapse, late, reset: see ``fsm.conversation``.
+        begin, extend, heal, finish, interrupt, expire_lease, record_late_result, reset: see ``fsm._core.decisions``.
         should_heal: whether a turn that has its result wants to heal.
 
-    >>> from fsm import conversation
-    >>> Decisions().begin is conversation.begin
+    >>> from fsm._core import decisions
+    >>> Decisions().begin is decisions.begin
     True
     """
 
@@ -35,8 +35,8 @@ class Decisions:
     heal: Callable[..., Step] = core.heal
     finish: Callable[..., Step] = core.finish
     interrupt: Callable[..., Step] = core.interrupt
-    lapse: Callable[..., Step | None] = core.lapse
-    late: Callable[..., Step | None] = core.late
+    expire_lease: Callable[..., Step | None] = core.expire_lease
+    record_late_result: Callable[..., Step | None] = core.record_late_result
     reset: Callable[..., Step] = core.reset
     should_heal: Callable[[RunningTurn], bool] = _should_heal
 

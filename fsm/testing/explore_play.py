@@ -12,15 +12,15 @@ from typing import Any
 
 import attrs
 
-from fsm.effects import Step
+from fsm._core.effects import Step
+from fsm._core.table import Trigger
+from fsm._core.turn import RunningTurn
 from fsm.errors import Conflict, ConversationBusy, TurnSuperseded
+from fsm.events import EXPIRED, Result, TextDelta
 from fsm.records import Conversation
-from fsm.results import EXPIRED, Result, TextDelta
-from fsm.states import Trigger
 from fsm.store import Store
 from fsm.testing.explore_decisions import REAL, Decisions
 from fsm.testing.explore_world import EPOCH, NOTHING, Act, Sent, Worker, World
-from fsm.turn import RunningTurn
 
 __all__ = ["perform"]
 
@@ -63,7 +63,7 @@ def perform(world: World, act: Act, store: Store, decide: Decisions = REAL) -> W
         store, world.key, world.workers, world.now, world.conversation, world.ids, world.dead, world.sent,
         (*world.path, act), world, world.sessions, world.turns, world.messages, world.transitions,
     )  # fmt: skip  # attrs.evolve takes three times as long
-    if act.event == "lapse":
+    if act.event == "expire_lease":
         after.now += 2 * LEASE
     else:
         _Performance(after, act, decide).run()
@@ -94,7 +94,7 @@ class _Performance:
         self._rest()
         step = self._begun(snapshot)
         if step is not None and self._commit(step):
-            self._become(phase="asked", snapshot=step.after, turn=step.after.turns, resumed=step.after.session_id)
+            self._become(phase="asked", snapshot=step.after, turn=step.after.turn_count, resumed=step.after.session_id)
             self._send()
 
     def _begun(self, snapshot: Conversation) -> Step | None:
@@ -130,7 +130,7 @@ class _Performance:
     _force = _reset
 
     def _recover(self) -> None:
-        step = self.decide.lapse(
+        step = self.decide.expire_lease(
             self.world.conversation, now=self.world.now, abandoned=self._abandoned(self.world.conversation)
         )
         self.world.came = "nothing"
@@ -194,7 +194,7 @@ class _Performance:
     def _keep(self) -> None:
         worker = self.worker
         self.world.came = "late"
-        step = self.decide.late(
+        step = self.decide.record_late_result(
             worker.snapshot,
             turn=worker.turn,
             answer=worker.answer,

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
-from fsm.effects import AddMessage
+from fsm._core.effects import AddMessage
+from fsm._core.table import TABLE, State, Trigger
 from fsm.records import TurnStatus
-from fsm.states import TABLE, State, Trigger
 from fsm.testing.explore_world import World
 
 __all__ = ["ALWAYS", "EVENTUALLY", "SOMETIMES", "Property"]
@@ -22,7 +22,7 @@ Property: TypeAlias = Callable[[World], bool]
 """A claim about a world."""
 
 MOVES = {(row.source, row.trigger, row.target) for row in TABLE}
-UNTOUCHED = ("state", "session", "session_id", "provider", "turns", "transitions", "running")
+UNTOUCHED = ("state", "session_number", "session_id", "provider", "turn_count", "transition_count", "running")
 """What of a snapshot a late result leaves as it is (G10)."""
 
 
@@ -54,10 +54,10 @@ def _no_gaps(world: World) -> bool:
     if conversation is None:
         return True
     counted = (
-        (world.messages, conversation.messages),
-        (world.turns, conversation.turns),
-        (world.sessions, conversation.session),
-        (world.transitions, conversation.transitions),
+        (world.messages, conversation.message_count),
+        (world.turns, conversation.turn_count),
+        (world.sessions, conversation.session_number),
+        (world.transitions, conversation.transition_count),
     )
     return all([row.number for row in rows] == list(range(1, count + 1)) for rows, count in counted)
 
@@ -89,7 +89,7 @@ def _log_gives_what_is_stored(world: World) -> bool:
     if conversation is None or not log:
         return conversation is None or conversation.session_id is None
     last = log[-1]
-    return (last.session, last.session_id) == (conversation.session, conversation.session_id) and (
+    return (last.session_number, last.session_id) == (conversation.session_number, conversation.session_id) and (
         last.version <= conversation.version
     )
 
@@ -98,7 +98,7 @@ def _one_open(world: World) -> bool:
     if world.conversation is None:
         return True
     still_open = [session.number for session in world.sessions if session.closed_at is None]
-    return still_open == ([] if world.state is State.STALE else [world.conversation.session])
+    return still_open == ([] if world.state is State.STALE else [world.conversation.session_number])
 
 
 def _closed_for_a_reason(world: World) -> bool:
@@ -178,7 +178,7 @@ def _stale_rests(world: World) -> bool:
 
 
 def _second_session(world: World) -> bool:
-    return any(turn.session > 1 and turn.status is TurnStatus.SUCCEEDED for turn in world.turns)
+    return any(turn.session_number > 1 and turn.status is TurnStatus.SUCCEEDED for turn in world.turns)
 
 
 def _echo_refused(world: World) -> bool:

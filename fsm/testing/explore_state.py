@@ -52,7 +52,7 @@ def _snapshot(world: World, snapshot: Conversation | None, order: tuple[int, ...
         _name(snapshot.session_id, names),
         -2 if owner is None else -1 if owner == -1 else order.index(owner),
         running is not None and running.until <= world.now,
-        snapshot.session > 0,
+        snapshot.session_number > 0,
     )
 
 

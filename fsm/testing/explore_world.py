@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 
 from attrs import define, frozen
 
-from fsm.effects import Step
+from fsm._core.effects import Step
+from fsm._core.table import State
+from fsm._core.turn import Answer
 from fsm.records import Conversation, Message, Session, Transition, Turn
-from fsm.states import State
 from fsm.store import Store
-from fsm.turn import Answer
 
 __all__ = ["EVENTS", "Act", "Sent", "Worker", "World"]
 
@@ -31,10 +31,11 @@ EVENTS = (
     "reset",
     "force",
     "recover",
-    "lapse",
+    "expire_lease",
     "crash",
 )
-"""The kinds of acts. ``look`` loads without deciding yet, ``force`` is a forced reset, ``lapse`` ends every lease."""
+"""The kinds of acts. ``look`` loads without deciding yet, ``force`` is a forced reset, ``expire_lease`` ends every
+lease."""
 
 OUTCOMES = ("succeeded", "failed", "expired", "expired-midway")
 """What a provider may report; ``expired-midway``: it said something before it found the session dead."""
@@ -202,8 +203,8 @@ class World:
         for index, worker in enumerate(self.workers):
             found += [act for act in _acts_of(self, index + 1, worker, events) if act.event in events]
         running = None if self.conversation is None else self.conversation.running
-        if "lapse" in events and running is not None and running.until > self.now:
-            found.append(Act("lapse"))
+        if "expire_lease" in events and running is not None and running.until > self.now:
+            found.append(Act("expire_lease"))
         return found
 
 

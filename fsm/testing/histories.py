@@ -18,13 +18,13 @@ from typing import Any
 
 from attrs import Factory, define, frozen
 
-from fsm.effects import AddMessage, Step
+from fsm._core.effects import AddMessage, Step
+from fsm._runtime.settings import utc_now
 from fsm.errors import Conflict, FSMError, StoreError
+from fsm.events import Result
 from fsm.manager import SessionManager
 from fsm.providers.demo import DemoProvider
 from fsm.records import Conversation, Message
-from fsm.results import Result
-from fsm.settings import utc_now
 from fsm.store import Store
 from fsm.testing.bench import close
 from fsm.testing.linearize import UNKNOWN, Operation, shortest
@@ -288,7 +288,7 @@ def _talk(store: Store, chance: random.Random, key: str) -> None:
             case "reset":
                 manager.reset(key, force=True)
             case _:
-                manager.history(key)
+                manager.messages(key)
     except FSMError:
         return
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
+from fsm._core.table import State, Trigger
 from fsm.records import Conversation, Session, Transition
-from fsm.states import State, Trigger
 from fsm.store import Store
 from fsm.testing.moves import Place, Replay, TraceError
 
@@ -46,21 +46,21 @@ def check_row(conversation: Conversation) -> None:
     fails = Place(conversation.key, "conversation", None).fails
     if (conversation.session_id is not None) != (conversation.state is State.ACTIVE):
         fails("G1", f"it is {conversation.state} and holds {conversation.session_id!r}")
-    if conversation.version < 1 or conversation.session < 1 or conversation.turns < 1:
+    if conversation.version < 1 or conversation.session_number < 1 or conversation.turn_count < 1:
         fails("G5", "it has no version, no session or no turn; a conversation begins with its first turn")
     running = conversation.running
-    if running is not None and running.turn != conversation.turns:
-        fails("G5", f"turn {running.turn} runs, but {conversation.turns} is the newest")
+    if running is not None and running.turn != conversation.turn_count:
+        fails("G5", f"turn {running.turn} runs, but {conversation.turn_count} is the newest")
 
 
 def check_sessions(store: Store, conversation: Conversation) -> Replay:
     """The moves and the sessions side by side: each reset opens one, each end of one has its reason."""
     replay = Replay(conversation.key)
-    sessions = rows("session", store.sessions, conversation, conversation.session)
+    sessions = rows("session", store.sessions, conversation, conversation.session_number)
     session, bound = next(sessions), None
     if session.parent is not None:
         Place(conversation.key, "session", 1).fails("G7", f"it is the first, but its parent is {session.parent}")
-    for move in rows("transition", store.transitions, conversation, conversation.transitions):
+    for move in rows("transition", store.transitions, conversation, conversation.transition_count):
         was_open = replay.state is not State.STALE
         replay.take(move)
         if move.trigger in {Trigger.RESET, Trigger.EXPIRED} and was_open:
@@ -68,7 +68,8 @@ def check_sessions(store: Store, conversation: Conversation) -> Replay:
         if move.trigger is Trigger.RESET:
             opened = next(sessions, None)
             if opened is None:
-                raise TraceError(conversation.key, "transition", move.number, "G6", f"it opens session {move.session}")
+                reason = f"it opens session {move.session_number}"
+                raise TraceError(conversation.key, "transition", move.number, "G6", reason)
             _check_opened(conversation, session, opened, move)
             session, bound = opened, None
         bound = move.session_id or bound
@@ -99,7 +100,7 @@ def _check_opened(conversation: Conversation, before: Session, session: Session,
 def _check_end(conversation: Conversation, replay: Replay, session: Session, bound: str | None) -> None:
     """The log ends where the conversation stands."""
     fails = Place(conversation.key, "conversation", None).fails
-    for name in ("state", "session", "session_id"):
+    for name in ("state", "session_number", "session_id"):
         stored, replayed = getattr(conversation, name), getattr(replay, name)
         if stored != replayed:
             fails("G6", f"its {name} is {stored!r}, but its log leads to {replayed!r}")

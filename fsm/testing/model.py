@@ -14,7 +14,7 @@ from typing import Any
 
 from attrs import Factory, define
 
-from fsm.results import EXPIRED, Result, TextDelta, ToolResult, ToolUse
+from fsm.events import EXPIRED, Result, TextDelta, ToolResult, ToolUse
 from fsm.testing.expected import (
     Asked,
     Broken,
@@ -116,8 +116,8 @@ class Model:
         self._keep_lease(live, self.lease - 1)
         live.asked = True
         live.request = live.resumed
-        history = context(self.turns, self.messages, live.session, self.max_messages)
-        return Asked(live.turn, live.session, live.resumed, history if live.resumed is None else ())
+        history = context(self.turns, self.messages, live.session_number, self.max_messages)
+        return Asked(live.turn, live.session_number, live.resumed, history if live.resumed is None else ())
 
     def hears(self, live: Live, event: object) -> bool:
         """The provider yielded something; whether the caller is handed it."""
@@ -172,7 +172,8 @@ class Model:
         self._write_or_give_up(live)
         self._move("expired", reason(result), live.turn, result.session_id)
         self._renew("heal", self.provider, live.turn)
-        live.until, live.session, live.resumed, live.request = self.now + self.lease, len(self.sessions), None, None
+        live.until, live.session_number = self.now + self.lease, len(self.sessions)
+        live.resumed, live.request = None, None
         live.asked, live.may_heal, live.healed, live.result = False, False, True, None
 
     def _late(self, live: Live) -> None:
@@ -224,7 +225,7 @@ class Model:
         if running is not None:
             turn = self.turns[running.turn - 1]
             turn.status, turn.result, turn.healed = how, result, healed
-            turn.state, turn.session = self.state, len(self.sessions)
+            turn.state, turn.session_number = self.state, len(self.sessions)
 
     # Who may do what
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from attrs import Factory, define, frozen
 
+from fsm._core.table import INITIAL, TABLE, State, Trigger
 from fsm.errors import FSMError
 from fsm.records import Transition
-from fsm.states import INITIAL, TABLE, State, Trigger
 
 __all__ = ["Place", "Replay", "TraceError"]
 
@@ -47,7 +47,7 @@ class Replay:
 
     key: str
     state: State = INITIAL
-    session: int = 1
+    session_number: int = 1
     session_id: str | None = None
     version: int = 1
     number: int = 0
@@ -62,7 +62,7 @@ class Replay:
         self._check_turn(move)
         if move.trigger is Trigger.EXPIRED and self.session_id is not None:
             self.dead.add(self.session_id)
-        self.state, self.session, self.session_id = move.target, move.session, move.session_id
+        self.state, self.session_number, self.session_id = move.target, move.session_number, move.session_id
         self.version, self.number, self.before = move.version, move.number, move
         self.turn = move.turn or self.turn
 
@@ -82,9 +82,9 @@ class Replay:
         fails = Place(self.key, "transition", move.number).fails
         if (move.session_id is not None) != (move.target is State.ACTIVE):
             fails("G1", f"it leads to {move.target} and holds {move.session_id!r}")
-        due = self.session + (move.trigger is Trigger.RESET)
-        if move.session != due:
-            fails("G6", f"it stands in session {move.session}, but {due} was due")
+        due = self.session_number + (move.trigger is Trigger.RESET)
+        if move.session_number != due:
+            fails("G6", f"it stands in session {move.session_number}, but {due} was due")
         if move.session_id in self.dead:
             fails("G2", f"it holds {move.session_id!r}, which was reported dead before")
 

@@ -20,10 +20,10 @@ from fsm.aio import AsyncSessionManager
 from fsm.content import Content, as_blocks
 from fsm.context import ContextWindow
 from fsm.errors import FSMError
+from fsm.events import Result
 from fsm.manager import SessionManager
 from fsm.provider import Provider, Request
 from fsm.reply import Reply
-from fsm.results import Result
 from fsm.store import Store
 from fsm.testing.awaited import Awaited
 from fsm.testing.comparing import asked_differs, reply_differs

@@ -10,8 +10,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from fsm.results import Result, TextDelta, ToolResult, ToolUse
-from fsm.states import Trigger
+from fsm._core.table import Trigger
+from fsm.events import Result, TextDelta, ToolResult, ToolUse
 from fsm.testing.report import Broken, Contract, NotApplicable
 from fsm.testing.talking import Bench, Room, Talk, names_of, room_of
 

@@ -18,14 +18,14 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from fsm import conversation as decide
+from fsm._core import decisions as decide
+from fsm._core.effects import Step
+from fsm._core.turn import Answer
 from fsm.content import text_block
-from fsm.effects import Step
 from fsm.errors import Conflict
+from fsm.events import EXPIRED, Result
 from fsm.records import Conversation
-from fsm.results import EXPIRED, Result
 from fsm.store import Store
-from fsm.turn import Answer
 
 __all__ = ["EPOCH", "KEY", "next_step", "race", "run_alone", "start"]
 
@@ -45,14 +45,16 @@ def next_step(conversation: Conversation) -> Step:
     """What is done next in a conversation, decided from nothing but its snapshot: a turn begins, or ends."""
     now = EPOCH + timedelta(seconds=conversation.version)
     if conversation.running is None:
-        content = (text_block(f"message {conversation.turns + 1}"),)
+        content = (text_block(f"message {conversation.turn_count + 1}"),)
         return decide.begin(conversation, content=content, provider="p", owner="o", now=now, lease=LEASE)
-    dead = conversation.turns % 3 == 0
+    dead = conversation.turn_count % 3 == 0
     result = (
-        Result(subtype=EXPIRED, is_error=True) if dead else Result(session_id=f"s-{conversation.session}", text="yes")
+        Result(subtype=EXPIRED, is_error=True)
+        if dead
+        else Result(session_id=f"s-{conversation.session_number}", text="yes")
     )
     answer = Answer((("assistant", (text_block("yes"),), None),), result)
-    return decide.finish(conversation, turn=conversation.turns, owner="o", result=result, answer=answer, now=now)
+    return decide.finish(conversation, turn=conversation.turn_count, owner="o", result=result, answer=answer, now=now)
 
 
 def race(store: Store, name: str, count: int) -> None:

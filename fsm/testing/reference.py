@@ -14,7 +14,7 @@ from typing import TypeVar
 import attrs
 from attrs import Factory, define
 
-from fsm import effects as fx
+from fsm._core import effects as fx
 from fsm.errors import Conflict, InvalidInput, StoreError
 from fsm.records import Conversation, Message, Session, Transition, Turn, TurnStatus
 
@@ -89,7 +89,7 @@ class ReferenceStore:
         told = {
             turn.number
             for turn in rows.turns
-            if turn.status is TurnStatus.SUCCEEDED and first_session <= turn.session <= last_session
+            if turn.status is TurnStatus.SUCCEEDED and first_session <= turn.session_number <= last_session
         }
         return _newest([message for message in rows.messages if message.turn in told], limit)
 
@@ -101,7 +101,7 @@ class ReferenceStore:
         first_messages = {
             turn.first_message
             for turn in rows.turns
-            if turn.brings_results and turn.status in UNHEARD and first_session <= turn.session <= last_session
+            if turn.brings_results and turn.status in UNHEARD and first_session <= turn.session_number <= last_session
         }
         return _newest([message for message in rows.messages if message.number in first_messages], limit)
 
@@ -181,7 +181,7 @@ def _write(rows: _Rows, effect: fx.Effect, key: str) -> None:
             rows.sessions = _appended(rows.sessions, session, key)
         case fx.LogTransition(transition):
             rows.transitions = _appended(rows.transitions, transition, key)
-        case fx.BuryId(session_id):
+        case fx.MarkSessionDead(session_id):
             rows.dead |= {session_id}
         case fx.BindSession(number, session_id):
             rows.sessions = _changed(rows.sessions, number, key, session_id=session_id)
@@ -216,7 +216,7 @@ def _end(effect: fx.EndTurn) -> dict[str, object]:
         if result is not None
     }
     return {
-        "session": effect.session,
+        "session_number": effect.session_number,
         "status": effect.status,
         "state": effect.state,
         **({} if effect.last_message is None else {"last_message": effect.last_message}),

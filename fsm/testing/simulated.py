@@ -16,16 +16,16 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 import attrs
 from attrs import Factory, define, frozen
 
+from fsm._core.effects import StartTurn, Step
+from fsm._core.table import State
+from fsm._runtime.adapters import Events, Ports
+from fsm._runtime.engine import Driver
+from fsm._runtime.presence import Lease
+from fsm._runtime.settings import Settings
 from fsm.context import ContextWindow
-from fsm.driver import Driver
-from fsm.effects import StartTurn, Step
 from fsm.errors import StoreError
-from fsm.liveness import Lease
-from fsm.ports import Events, Ports
 from fsm.provider import Request
 from fsm.records import Conversation
-from fsm.settings import Settings
-from fsm.states import State
 from fsm.store import Store
 from fsm.testing.reference import ReferenceStore
 from fsm.testing.virtual_time import Loop
@@ -160,7 +160,7 @@ class Database:
         world.note(key, f"version {step.after.version}: {', '.join(type(effect).__name__ for effect in step.effects)}")
         self._check(step)
         self._unsynced.append((key, before))
-        if step.acknowledged:
+        if step.must_be_durable:
             self._unsynced.clear()
         world.tally.turns += any(isinstance(effect, StartTurn) for effect in step.effects)
         if world.happens(world.faults.uncertain):

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TypeAlias
 
+from fsm._runtime.adapters import Events, Failed
 from fsm.content import text_of
 from fsm.context import as_text
-from fsm.ports import Events, Failed
+from fsm.events import EXPIRED, INTERRUPTED, Result, TextDelta, ToolUse
 from fsm.provider import Request
 from fsm.records import Conversation, Message, TurnStatus
-from fsm.results import EXPIRED, INTERRUPTED, Result, TextDelta, ToolUse
 from fsm.testing.simulated import LEASE, Broken, Database, World
 from fsm.testing.virtual_time import Loop
 
@@ -111,7 +111,7 @@ class Provider:
         Not if the database has just forgotten a commit: the turn knows what it does not, and will store it again.
         """
         stored = self._database.load(request.key)
-        if (stored is None or stored.turns < request.turn) and request.key not in self._database.forgot:
+        if (stored is None or stored.turn_count < request.turn) and request.key not in self._database.forgot:
             raise Broken(request.key, f"G8: turn {request.turn} is not stored")
         running = stored and stored.running
         if running is None or (running.turn, running.owner) != (request.turn, owner):

@@ -180,7 +180,7 @@ def _check_memory(client: Client, crew: Crew, store: Store) -> None:
     """The last word was answered, by a session that knows every turn that succeeded, in order (G3, G9, G11)."""
     conversation = _known(store, client.key)
     reply = client.acknowledged[-1] if client.acknowledged else None
-    if reply is None or reply.turn != conversation.turns or reply.status is not TurnStatus.SUCCEEDED:
+    if reply is None or reply.turn != conversation.turn_count or reply.status is not TurnStatus.SUCCEEDED:
         raise Broken(client.key, "G9, G11: it does not answer, although the faults have stopped")
     due = [
         message.text

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import attrs
 from attrs import frozen
 
-from fsm.results import Event, Result, TextDelta, ToolResult, ToolUse
+from fsm.events import Event, Result, TextDelta, ToolResult, ToolUse
 
 __all__ = ["Act", "Hang", "RefuseWrite", "Reset", "Restart", "Send", "Step", "Wake", "story", "told"]
 

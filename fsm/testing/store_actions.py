@@ -1,6 +1,7 @@
 """What may happen to conversations in a script for stores, as plain data, and the strategies that make such scripts.
 
-Each :class:`Action` is decided by the real functions of :mod:`fsm.conversation`; one that is not possible at the time
+Each :class:`Action` is decided by the real functions of :mod:`fsm._core.decisions`; one that is not possible at the
+time
 is left out. :mod:`fsm.testing.store_scripts` plays them.
 """
 
@@ -15,13 +16,13 @@ import attrs
 from attrs import frozen
 from hypothesis import strategies as st
 
-from fsm import conversation as decide
+from fsm._core import decisions as decide
+from fsm._core.effects import Step
+from fsm._core.turn import Answer
 from fsm.content import Block, text_block
-from fsm.effects import Step
 from fsm.errors import ConversationBusy, TurnSuperseded
+from fsm.events import EXPIRED, Result
 from fsm.records import TurnStatus
-from fsm.results import EXPIRED, Result
-from fsm.turn import Answer
 
 if TYPE_CHECKING:
     from fsm.testing.store_scripts import Play
@@ -80,7 +81,7 @@ class Begin:
     def told(self, step: Step) -> str:
         named = f" with the idempotency key {self.idempotency_key!r}" if self.idempotency_key else ""
         result = " with the result of a tool" if self.brings_result else ""
-        return f"turn {step.after.turns} begins in {self.key!r}{named}{result}: {self.text!r}"
+        return f"turn {step.after.turn_count} begins in {self.key!r}{named}{result}: {self.text!r}"
 
     @property
     def _content(self) -> tuple[Block, ...]:
@@ -122,7 +123,7 @@ class End:
 
     def told(self, step: Step) -> str:
         named = f", naming session {self.session_id}" if self.session_id and self.how != "interrupted" else ""
-        turn = f"turn {step.before.turns} of {self.key!r}"
+        turn = f"turn {step.before.turn_count} of {self.key!r}"
         if self.how == "healed":
             return f"{turn} finds its session dead{named}, and is healed"
         return f"{turn} ends, {self.how}{named}: {self.text!r}"
@@ -160,11 +161,11 @@ class Late:
         result = Result(subtype=EXPIRED, is_error=True, session_id=self.session_id) if self.session_id else None
         answer = attrs.evolve(_said("late"), result=result)
         dead = play.dead(before, self.session_id)
-        return decide.late(before, turn=ended[0].number, answer=answer, now=play.now, dead=dead)
+        return decide.record_late_result(before, turn=ended[0].number, answer=answer, now=play.now, dead=dead)
 
     def told(self, step: Step) -> str:
         reported = f", and reports session {self.session_id} dead" if self.session_id else ""
-        return f"the answer of turn {step.before.turns} of {self.key!r} comes late{reported}"
+        return f"the answer of turn {step.before.turn_count} of {self.key!r} comes late{reported}"
 
 
 @frozen
@@ -176,11 +177,11 @@ class Extend:
     def decide(self, play: Play) -> Step | None:
         before = play.conversation(self.key)
         with suppress(TurnSuperseded):
-            return decide.extend(before, turn=before.turns, owner=OWNER, now=play.now, lease=LEASE)
+            return decide.extend(before, turn=before.turn_count, owner=OWNER, now=play.now, lease=LEASE)
         return None
 
     def told(self, step: Step) -> str:
-        return f"turn {step.before.turns} of {self.key!r} gets a longer lease"
+        return f"turn {step.before.turn_count} of {self.key!r} gets a longer lease"
 
 
 @frozen

@@ -15,12 +15,13 @@ from typing import Any
 import attrs
 from hypothesis import strategies as st
 
-from fsm import conversation as decide
-from fsm import effects as fx
+from fsm._core import decisions as decide
+from fsm._core import effects as fx
+from fsm._core.turn import Answer
 from fsm.content import text_block
 from fsm.errors import Conflict, InvalidInput, StoreError
+from fsm.events import Result
 from fsm.records import Conversation, Message, TurnStatus
-from fsm.results import Result
 from fsm.testing import store_scripts as s
 from fsm.testing.bench import Bench
 from fsm.testing.report import Broken, Contract, NotApplicable
@@ -46,7 +47,6 @@ from fsm.testing.store_writers import (
     reopening,
     threads,
 )
-from fsm.turn import Answer
 
 __all__ = ["CONTRACTS"]
 
@@ -163,7 +163,7 @@ def atomicity(bench: Bench) -> None:
 
 BAD_EFFECTS: dict[str, Callable[[Conversation], fx.Effect]] = {
     "a message whose number is taken": lambda c: fx.AddMessage(
-        Message(c.messages, 1, "user", (text_block("again"),), EPOCH)
+        Message(c.message_count, 1, "user", (text_block("again"),), EPOCH)
     ),
     "the end of a turn that has ended": lambda c: fx.EndTurn(1, 1, TurnStatus.FAILED, c.state, 2, EPOCH),
     "the end of a turn that never began": lambda c: fx.EndTurn(9, 1, TurnStatus.FAILED, c.state, 2, EPOCH),

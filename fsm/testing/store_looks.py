@@ -61,7 +61,7 @@ def look_at_order(play: s.Play) -> None:
     for conversation in play.conversations():
         for rows in PAGED:
             numbers = [row.number for row in play.attempt(rows, getattr(play.store, rows), conversation)]
-            count = conversation.session if rows == "sessions" else getattr(conversation, rows)
+            count = conversation.session_number if rows == "sessions" else getattr(conversation, f"{rows[:-1]}_count")
             play.compare(f"the numbers of {rows}({conversation.key!r})", list(range(1, count + 1)), numbers)
 
 
@@ -76,7 +76,7 @@ def look_at_pages(play: s.Play) -> None:
 
 def look_at_context(play: s.Play) -> None:
     for conversation in play.conversations():
-        newest = conversation.session
+        newest = conversation.session_number
         for first, last in {(1, newest), (newest, newest), (1, newest - 1)}:
             for limit in (None, 0, 1, 3):
                 for read in ("context", "unheard"):
@@ -109,7 +109,7 @@ def look_at_the_others(play: s.Play) -> None:
 
 def _everything(store: Store, conversation: Conversation) -> dict[str, Any]:
     rows = {name: list(getattr(store, name)(conversation)) for name in PAGED}
-    sessions = {"first_session": 1, "last_session": conversation.session}
+    sessions = {"first_session": 1, "last_session": conversation.session_number}
     return {
         "load": store.load(conversation.key),
         **rows,

@@ -1,6 +1,6 @@
 """Scripts for stores: what may happen to conversations, as plain data, played on a store and on the reference store.
 
-A script is a list of :class:`Action`. Each is decided by the real functions of :mod:`fsm.conversation` from what the
+A script is a list of :class:`Action`. Each is decided by the real functions of :mod:`fsm._core.decisions` from what the
 :class:`~fsm.testing.ReferenceStore` holds, committed to both stores, and then a *look* compares what they read. An
 action that is not possible at the time (the end of a turn when none is running) is left out, so any part of a script
 is a script: :func:`smallest` drops what is not needed to show a deviation.
@@ -20,7 +20,7 @@ import attrs
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from fsm.effects import Step
+from fsm._core.effects import Step
 from fsm.records import Conversation
 from fsm.store import Store
 from fsm.testing.reference import ReferenceStore

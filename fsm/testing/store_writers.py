@@ -113,7 +113,7 @@ def _judge_race(store: Store, count: int, story: Sequence[str]) -> None:
         mine = [text for text in texts if text.startswith(name)]
         if mine != [f"{name} {number}" for number in range(1, count + 1)]:
             raise Broken(f"{count} turns of {name} were acknowledged, and {len(mine)} of its messages are there", story)
-    if (conversation.version, conversation.turns) != (total, total):
+    if (conversation.version, conversation.turn_count) != (total, total):
         raise Broken(
             f"{total} commits were acknowledged; the version must be {total} and is {conversation.version}", story
         )

@@ -25,9 +25,9 @@ from typing import TypeAlias, TypeVar
 from attrs import evolve
 from hypothesis import strategies as st
 
+from fsm._core.validation import KEY_LENGTH
 from fsm.content import Block, Content, text_block
-from fsm.key import KEY_LENGTH
-from fsm.results import EXPIRED, INTERRUPTED, Event, Result, TextDelta, ToolResult, ToolUse
+from fsm.events import EXPIRED, INTERRUPTED, Event, Result, TextDelta, ToolResult, ToolUse
 from fsm.testing.steps import Act, Hang, RefuseWrite, Reset, Restart, Send, Step, Wake
 
 __all__ = [

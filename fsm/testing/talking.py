@@ -15,15 +15,15 @@ import attrs
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from attrs import define, field, frozen
 
+from fsm._core.table import Trigger
+from fsm._core.turn import RunningTurn
 from fsm.content import text_block
 from fsm.context import ContextWindow, rebuild
+from fsm.events import Result, TextDelta, ToolResult, ToolUse
 from fsm.provider import Request
 from fsm.records import Message
-from fsm.results import Result, TextDelta, ToolResult, ToolUse
-from fsm.states import Trigger
 from fsm.testing.bench import close
 from fsm.testing.report import Broken
-from fsm.turn import RunningTurn
 
 __all__ = ["Bench", "Heard", "Room", "Talk", "names_of", "room_of"]
 

@@ -146,4 +146,10 @@ def check_conversation(store: Store, conversation: Conversation) -> Checked:
     check_dead(store, conversation, replay)
     check_turns(store, conversation)
     check_messages(store, conversation)
-    return Checked(1, conversation.session, conversation.turns, conversation.messages, conversation.transitions)
+    return Checked(
+        1,
+        conversation.session_number,
+        conversation.turn_count,
+        conversation.message_count,
+        conversation.transition_count,
+    )

@@ -7,9 +7,9 @@ from itertools import chain
 
 from attrs import define, field
 
+from fsm._core.table import Trigger
+from fsm.events import EXPIRED, INTERRUPTED, Result
 from fsm.records import Conversation, Message, Transition, Turn, TurnStatus
-from fsm.results import EXPIRED, INTERRUPTED, Result
-from fsm.states import Trigger
 from fsm.store import Store
 from fsm.testing.lineage import rows
 from fsm.testing.moves import Place
@@ -19,9 +19,9 @@ __all__ = ["check_messages", "check_turns"]
 
 def check_turns(store: Store, conversation: Conversation) -> None:
     """The turns and the moves side by side."""
-    moves = _Moves(iter(rows("transition", store.transitions, conversation, conversation.transitions)))
+    moves = _Moves(iter(rows("transition", store.transitions, conversation, conversation.transition_count)))
     before: Turn | None = None
-    for turn in rows("turn", store.turns, conversation, conversation.turns):
+    for turn in rows("turn", store.turns, conversation, conversation.turn_count):
         _check_turn(conversation, before, turn)
         _check_outcome(conversation.key, turn, moves.of(turn.number))
         if turn.subtype == EXPIRED and turn.session_id and not store.dead(conversation, {turn.session_id}):
@@ -60,10 +60,10 @@ def _check_turn(conversation: Conversation, before: Turn | None, turn: Turn) -> 
         fails("G5", f"it is {turn.status}, but the conversation says that it {'runs' if runs else 'does not run'}")
     if (turn.ended_at is None, turn.state is None) != (runs, runs):
         fails("G5", f"it is {turn.status}, but ended at {turn.ended_at} in state {turn.state}")
-    if not (before.session if before else 1) <= turn.session <= conversation.session:
-        fails("G7", f"it stands in session {turn.session}, out of order")
+    if not (before.session_number if before else 1) <= turn.session_number <= conversation.session_number:
+        fails("G7", f"it stands in session {turn.session_number}, out of order")
     first = before.first_message + 1 if before else 1
-    if not first <= turn.first_message <= turn.last_message <= conversation.messages:
+    if not first <= turn.first_message <= turn.last_message <= conversation.message_count:
         fails("G5", f"its messages are {turn.first_message} to {turn.last_message}, out of order")
 
 
@@ -102,12 +102,12 @@ def _statuses(result: Result | None) -> set[TurnStatus]:
 
 def check_messages(store: Store, conversation: Conversation) -> None:
     """Each turn begins with its user message; its further ones follow, or come late."""
-    turns = rows("turn", store.turns, conversation, conversation.turns)
+    turns = rows("turn", store.turns, conversation, conversation.turn_count)
     turn: Turn | None = None
     seen = 0
-    for message in rows("message", store.messages, conversation, conversation.messages):
+    for message in rows("message", store.messages, conversation, conversation.message_count):
         newest = turn.number if turn else 0
-        if message.turn == newest + 1 <= conversation.turns:
+        if message.turn == newest + 1 <= conversation.turn_count:
             _check_last(store, conversation, turn, seen)
             turn = next(turns)
             _check_first(conversation.key, turn, message)

@@ -12,10 +12,10 @@ from typing import Any
 
 from attrs import Factory, define, frozen
 
-from fsm.effects import Step
+from fsm._core.effects import Step
 from fsm.errors import StoreError
+from fsm.events import Event, Result
 from fsm.provider import Provider, Request
-from fsm.results import Event, Result
 from fsm.store import Store
 from fsm.testing.steps import Act
 

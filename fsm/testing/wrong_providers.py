@@ -12,10 +12,10 @@ from typing import Any
 
 import attrs
 
+from fsm._core.table import Trigger
+from fsm.events import Event, Result
 from fsm.provider import Request
 from fsm.providers.demo import DemoProvider
-from fsm.results import Event, Result
-from fsm.states import Trigger
 
 __all__ = [
     "BlamesAnotherSession",

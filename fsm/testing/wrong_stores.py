@@ -11,11 +11,11 @@ from typing import Any
 
 import attrs
 
-from fsm import effects as fx
+from fsm._core import effects as fx
+from fsm._core.table import Trigger
 from fsm.content import text_block, text_of
 from fsm.errors import Conflict, StoreError
 from fsm.records import Conversation, Message, Transition, Turn
-from fsm.states import Trigger
 from fsm.testing.reference import ReferenceStore
 
 __all__ = [
@@ -55,7 +55,7 @@ class LosesTheLastMessage(_Wrong):
     def messages(
         self, conversation: Conversation, *, limit: int | None = None, before: int | None = None
     ) -> Sequence[Message]:
-        lost = conversation.messages if conversation.running is None else None
+        lost = conversation.message_count if conversation.running is None else None
         found = super().messages(conversation, limit=limit, before=before)
         return [message for message in found if message.number != lost or message.role == "user"]
 
@@ -71,10 +71,10 @@ class LastWriterWins(_Wrong):
                 self._rows[before.key] = attrs.evolve(
                     known,
                     conversation=before,
-                    sessions=known.sessions[: before.session],
-                    turns=known.turns[: before.turns],
-                    messages=known.messages[: before.messages],
-                    transitions=known.transitions[: before.transitions],
+                    sessions=known.sessions[: before.session_number],
+                    turns=known.turns[: before.turn_count],
+                    messages=known.messages[: before.message_count],
+                    transitions=known.transitions[: before.transition_count],
                 )
                 if before.version == 0:
                     del self._rows[before.key]
@@ -199,7 +199,7 @@ class TellsFailedTurns(_Wrong):
     def context(
         self, conversation: Conversation, *, first_session: int, last_session: int, limit: int | None
     ) -> Sequence[Message]:
-        turns = [turn for turn in self.turns(conversation) if first_session <= turn.session <= last_session]
+        turns = [turn for turn in self.turns(conversation) if first_session <= turn.session_number <= last_session]
         ended = {turn.number for turn in turns if turn.ended_at is not None}
         found = [message for message in self.messages(conversation) if message.turn in ended]
         return found if limit is None else found[max(0, len(found) - limit) :]

@@ -12,8 +12,8 @@ from statemachine import State as OtherState
 from statemachine import StateMachine
 from transitions import Machine
 
-from fsm.machine import Cursor, fire
-from fsm.states import State, Trigger
+from fsm._core.machine import Cursor, fire
+from fsm._core.table import State, Trigger
 from tests.benchmarks.measuring import Row, compare, timed
 
 __all__ = ["imports", "transitions"]

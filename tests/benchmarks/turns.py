@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from fsm import Conversation, Event, Request, Result, SessionManager, TextDelta
-from fsm import conversation as decide
-from fsm.effects import Step
-from fsm.turn import Answer
+from fsm._core import decisions as decide
+from fsm._core.effects import Step
+from fsm._core.turn import Answer
 from persistence import SQLStore
-from persistence.statements import Statements
+from persistence.queries import Statements
 from persistence.store import IS_SYNCED, Durability
 from persistence.writes import Writes
 from tests.benchmarks.measuring import Row, compare, timed
@@ -167,7 +167,7 @@ def postgresql_turns(*, turns: int = 100, rounds: int = 7) -> Iterator[Row]:
             connection.execute("SELECT pg_reload_conf()")
 
             def begin(step: Step) -> list[str]:
-                return ["BEGIN", f"SET LOCAL synchronous_commit TO {'ON' if step.acknowledged else 'OFF'}"]
+                return ["BEGIN", f"SET LOCAL synchronous_commit TO {'ON' if step.must_be_durable else 'OFF'}"]
 
             with SQLStore(url) as store:
 

@@ -144,7 +144,7 @@ def test_ctrl_c_interrupts_the_turn_keeps_what_was_said_and_is_exit_code_130(pro
     assert (done.returncode, done.stdout) == (130, "half\n")
     with manager() as inside:
         assert [turn.status for turn in inside.turns("k")] == [TurnStatus.INTERRUPTED]
-        assert [message.text for message in inside.history("k")] == ["hello", "half"]
+        assert [message.text for message in inside.messages("k")] == ["hello", "half"]
 
 
 def test_chat_ends_the_turns_that_a_killed_process_left_and_says_so(process: Process, run: Run) -> None:

@@ -64,7 +64,7 @@ def test_ctrl_c_in_mid_answer_ends_the_cli_and_keeps_what_it_said(api: MessagesS
     with manager() as inside:
         (turn,) = inside.turns("k")
         assert turn.status.value == "interrupted"
-        assert inside.history("k")[-1].text == "Once upo"
+        assert inside.messages("k")[-1].text == "Once upo"
 
 
 def test_without_the_extra_it_says_what_to_install(process: Process) -> None:

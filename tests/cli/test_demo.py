@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from fsm._core.table import State
 from fsm.cli import demo as told
-from fsm.states import State
 from tests.cli.conftest import Process, Run
 
 RECORDED = Path(__file__).parents[1] / "data" / "claude-cli-results.jsonl"

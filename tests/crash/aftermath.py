@@ -17,11 +17,11 @@ import pytest
 from attrs import frozen
 
 from fsm import TABLE, Conversation, Request, Result, SessionManager, State, TextDelta, Trigger, TurnStatus
+from fsm._core.table import INITIAL
+from fsm.events import EXPIRED
 from fsm.records import Message, Session, Transition, Turn
-from fsm.results import EXPIRED
-from fsm.states import INITIAL
 from persistence import SQLStore
-from persistence.statements import Statements
+from persistence.queries import Statements
 
 KEY = "ticket-42"
 EDGES = {(row.source, row.trigger, row.target) for row in TABLE}
@@ -92,14 +92,15 @@ class Rows:
         """G1 and G5 to G7."""
         now = self.conversation
         assert (now.session_id is not None) == (now.state is State.ACTIVE), "G1"
-        counts = (now.messages, now.turns, now.session, now.transitions)
+        counts = (now.message_count, now.turn_count, now.session_number, now.transition_count)
         for rows, count in zip((self.messages, self.turns, self.sessions, self.transitions), counts, strict=True):
             assert [row.number for row in rows] == list(range(1, count + 1)), "G5: numbers"
         self._check_turns()
         self._check_log()
         open_now = [(session.number, session.session_id) for session in self.sessions if session.closed_reason is None]
-        assert open_now == ([] if now.state is State.STALE else [(now.session, now.session_id)]), "G7: open sessions"
-        assert [session.parent for session in self.sessions] == [None, *range(1, now.session)], "G7: parents"
+        held = [] if now.state is State.STALE else [(now.session_number, now.session_id)]
+        assert open_now == held, "G7: open sessions"
+        assert [session.parent for session in self.sessions] == [None, *range(1, now.session_number)], "G7: parents"
 
     def _check_turns(self) -> None:
         running = self.conversation.running
@@ -117,9 +118,9 @@ class Rows:
             assert (move.source, move.trigger, move.target) in EDGES, "G6: no move of the table"
             assert move.source is state, "G6: no path"
             assert version <= move.version <= self.conversation.version, "G6: versions"
-            state, session, session_id, version = move.target, move.session, move.session_id, move.version
+            state, session, session_id, version = move.target, move.session_number, move.session_id, move.version
         now = self.conversation
-        assert (state, session, session_id) == (now.state, now.session, now.session_id), "G6: replayed"
+        assert (state, session, session_id) == (now.state, now.session_number, now.session_id), "G6: replayed"
 
 
 def check_file(store: SQLStore) -> None:

@@ -50,7 +50,7 @@ def check(store: SQLStore, conversation: Conversation | None) -> None:
     check_conversation(store, conversation)
     turns, messages = store.turns(conversation), store.messages(conversation)
     succeeded = {turn.number for turn in turns if turn.status is TurnStatus.SUCCEEDED}
-    context = store.context(conversation, first_session=1, last_session=conversation.session, limit=None)
+    context = store.context(conversation, first_session=1, last_session=conversation.session_number, limit=None)
     assert context == [message for message in messages if message.turn in succeeded], "G3: the context"
 
 
@@ -82,9 +82,9 @@ def promised(store: SQLStore, reports: Iterable[Report]) -> None:
 
 def recovered(store: SQLStore) -> None:
     """G9: what was cut off is visible as interrupted, and nothing runs any more."""
-    cut_off = {conversation.key: conversation.turns for conversation in store.running()}
+    cut_off = {conversation.key: conversation.turn_count for conversation in store.running()}
     ended = SessionManager(store, Curious()).recover()
-    assert {conversation.key: conversation.turns for conversation in ended} == cut_off, "G9: not all was recovered"
+    assert {conversation.key: conversation.turn_count for conversation in ended} == cut_off, "G9: not all was recovered"
     for conversation in ended:
         assert store.turns(conversation, limit=1)[0].status is TurnStatus.INTERRUPTED, "G9"
     assert not store.running(), "G9: something is running"
@@ -94,7 +94,7 @@ def takes_a_turn(store: SQLStore, conversation: Conversation) -> None:
     """G9, and G3: if it resumes nothing, it is told what was said."""
     provider = Curious()
     limit = ContextWindow().max_messages + 1
-    known = store.context(conversation, first_session=1, last_session=conversation.session, limit=limit)
+    known = store.context(conversation, first_session=1, last_session=conversation.session_number, limit=limit)
     reply = SessionManager(store, provider).send(conversation.key, f"And now? {random.random()}")
     assert reply.status is TurnStatus.SUCCEEDED, f"G9: {reply}"
     (request,) = provider.requests

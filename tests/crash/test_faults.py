@@ -19,7 +19,7 @@ import pytest
 from attrs import define
 
 from fsm import Reply, SessionManager, StoreError, TurnStatus
-from fsm.effects import Step
+from fsm._core.effects import Step
 from persistence import SQLStore
 from tests.crash import TORTURE
 from tests.crash.aftermath import KEY, Clock, Mortal, Rows, check_file, compile_once, quick_folder, takes_a_turn

@@ -54,7 +54,7 @@ class Echo:
     def stream(self, request: Request) -> Iterator[Any]:
         yield TextDelta("you said ")
         yield TextDelta(text_of(request.content))
-        yield Result(session_id=request.session_id or f"{request.key} {request.session}")
+        yield Result(session_id=request.session_id or f"{request.key} {request.session_number}")
 
     async def astream(self, request: Request) -> AsyncIterator[Any]:
         for event in self.stream(request):
@@ -200,7 +200,7 @@ def stress(path: str, seconds: float) -> dict[str, Any]:
 def is_there(store: SQLStore, key: str, number: int, text: str) -> bool:
     """Whether an acknowledged turn is stored, with its text."""
     conversation = store.load(key)
-    if conversation is None or conversation.turns < number:
+    if conversation is None or conversation.turn_count < number:
         return False
     (turn,) = store.turns(conversation, limit=1, before=number + 1)
     said = [message.text for message in store.turn_messages(conversation, turn) if message.role == "assistant"]

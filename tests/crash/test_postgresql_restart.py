@@ -15,9 +15,9 @@ import pytest
 from peewee import __exception_wrapper__
 
 from fsm import Result, SessionManager, StoreError, TextDelta, TurnStatus, TurnSuperseded
+from fsm.events import EXPIRED
 from fsm.manager import StreamedTurn
 from fsm.providers import DemoProvider
-from fsm.results import EXPIRED
 from persistence import SQLStore
 from tests.conftest import embedded_postgresql
 from tests.crash import TORTURE

@@ -14,7 +14,7 @@ import pytest
 from attrs import define, field, frozen
 
 from fsm import SessionManager, State
-from fsm.effects import Step
+from fsm._core.effects import Step
 from persistence import SQLStore
 from persistence.dialects import Dialect
 from tests.crash import TORTURE
@@ -118,7 +118,7 @@ def record(path: Path, kind: type[NotingStore] = NotingStore, **options: Any) ->
     for manager in restarted():
         send(manager)
     last = recording.states[-1].conversation
-    assert (last.version, last.turns, last.session, last.state) == (12, 5, 3, State.ACTIVE)
+    assert (last.version, last.turn_count, last.session_number, last.state) == (12, 5, 3, State.ACTIVE)
     return recording
 
 

@@ -117,7 +117,7 @@ def test_g10_a_stopped_worker_whose_lease_is_taken_over_finishes_nothing_when_it
         stopped.signal(signal.SIGCONT)
         stopped.order()
         ended = stopped.until("ended")
-        assert stopped.bury() == 0
+        assert stopped.reap() == 0
         assert (ended["error"], ended["text"]) == ("TurnSuperseded", "one half, the other half")
 
         after = store.load("k")
@@ -132,7 +132,7 @@ def test_g10_a_stopped_worker_whose_lease_is_taken_over_finishes_nothing_when_it
             (2, "as ever"),
             (1, "one half, the other half"),
         ]
-        context = store.context(after, first_session=1, last_session=after.session, limit=None)
+        context = store.context(after, first_session=1, last_session=after.session_number, limit=None)
         assert [message.turn for message in context] == [2, 2]
 
 
@@ -154,12 +154,12 @@ def test_g10_a_worker_that_wakes_up_does_not_end_the_turn_that_runs_in_its_place
     stopped.signal(signal.SIGCONT)
     stopped.order()
     assert stopped.until("ended")["error"] == "TurnSuperseded"
-    assert stopped.bury() == 0
+    assert stopped.reap() == 0
     with SQLStore(url) as store:
         assert [turn.status.value for turn in store.turns(store.load("k"))] == ["interrupted", "running"]
         second.order()
         assert second.until("ended")["error"] is None
-        assert second.bury() == 0
+        assert second.reap() == 0
         assert [turn.status.value for turn in store.turns(store.load("k"))] == ["interrupted", "succeeded"]
 
 
@@ -180,7 +180,7 @@ def test_g9_a_worker_that_was_killed_in_mid_turn_is_in_nobodys_way(zygote: Zygot
         assert statuses == [TurnStatus.INTERRUPTED, TurnStatus.SUCCEEDED]
         audit(store, [])
     if not buried:
-        assert worker.bury() == -signal.SIGKILL
+        assert worker.reap() == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("by", ["send", "recover", "reset"])

@@ -24,10 +24,10 @@ from peewee import PeeweeException
 from playhouse.apsw_ext import APSWDatabase
 
 from persistence import SQLStore
-from persistence.connections import Connections
 from persistence.dialects import Dialect, cause_of
-from persistence.files import file_at
-from persistence.sqlite import SQLite
+from persistence.dialects.connections import Connections
+from persistence.dialects.files import file_at
+from persistence.dialects.sqlite import SQLite
 
 Kind = Literal["create", "delete", "open", "read", "sync", "truncate", "write"]
 Survival = Literal["nothing", "everything", "some"]

@@ -25,9 +25,9 @@ import attrs
 from attrs import field, frozen
 
 from fsm import AsyncSessionManager, FSMError, Reply, Request, Result, SessionManager, StoreError, TextDelta, TurnStatus
+from fsm._core.effects import AddMessage, EndTurn, Step
 from fsm.content import text_of
-from fsm.effects import AddMessage, EndTurn, Step
-from fsm.results import EXPIRED, Event
+from fsm.events import EXPIRED, Event
 from persistence import SQLStore
 from persistence.store import Durability
 
@@ -266,7 +266,7 @@ class Worker:
 
     def _named(self) -> Any:
         owner = self.job.owner
-        return mock.patch("fsm.driver.name_owner", return_value=owner) if owner else nullcontext()
+        return mock.patch("fsm._runtime.engine.name_owner", return_value=owner) if owner else nullcontext()
 
 
 class GroupingStore(SQLStore):

@@ -40,7 +40,7 @@ class Process:
         self._rest = b""
 
     def signal(self, number: int) -> None:
-        """Send it a signal; its number is its own until :meth:`bury`."""
+        """Send it a signal; its number is its own until :meth:`reap`."""
         os.kill(self.pid, number)
 
     def order(self) -> None:
@@ -80,14 +80,14 @@ class Process:
         reports: list[Report] = []
         while (more := self.take()) is not None:
             reports += more
-        self.bury()
+        self.mark_dead()
         return reports
 
-    def bury(self) -> int:
+    def reap(self) -> int:
         """Forget the process, which has ended or is about to; returns its exit code, or minus its signal."""
         os.close(self.reports)
         os.close(self._orders)
-        return self._zygote.bury(self)
+        return self._zygote.reap(self)
 
 
 class Zygote:
@@ -123,10 +123,10 @@ class Zygote:
         self._alive.add(process)
         return process
 
-    def bury(self, process: Process) -> int:
+    def reap(self, process: Process) -> int:
         """Wait for the end of a process; returns its exit code, or minus its signal."""
         self._alive.discard(process)
-        self._channel.sendall(json.dumps({"bury": process.pid}).encode())
+        self._channel.sendall(json.dumps({"mark_dead": process.pid}).encode())
         return self._answer()
 
     def _answer(self) -> int:
@@ -164,11 +164,11 @@ def everything(processes: Iterable[Process], timeout: float = PATIENCE) -> Itera
                 yield from ((key.data, report) for report in reports or ())
                 if reports is None:
                     selector.unregister(key.fd)
-                    assert key.data.bury() == 0
+                    assert key.data.reap() == 0
 
 
 def serve(channel: socket.socket) -> None:
-    """Fork and bury as told, until nobody tells any more."""
+    """Fork and reap as told, until nobody tells any more."""
     children: set[int] = set()
     try:
         while True:
@@ -186,8 +186,8 @@ def serve(channel: socket.socket) -> None:
                     os.close(descriptor)
                 answer = pid
             else:
-                _, status = os.waitpid(told["bury"], 0)
-                children.discard(told["bury"])
+                _, status = os.waitpid(told["mark_dead"], 0)
+                children.discard(told["mark_dead"])
                 answer = os.waitstatus_to_exitcode(status)
             channel.sendall(str(answer).encode())
     finally:
@@ -201,7 +201,7 @@ def main() -> None:
     import playhouse.migrations  # noqa: F401
 
     with suppress(ImportError):
-        import persistence.postgresql  # noqa: F401
+        import persistence.dialects.postgresql  # noqa: F401
     with socket.socket(fileno=int(sys.argv[1])) as channel:
         serve(channel)
 

@@ -3,7 +3,7 @@
 from playhouse.cockroachdb import CockroachDatabase
 from playhouse.postgres_ext import Psycopg3Database
 
-from persistence.statements import Statement, Statements
+from persistence.queries import Statement, Statements
 
 
 def compiled(database: object) -> dict[str, Statement]:

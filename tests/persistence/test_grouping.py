@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from fsm import Conflict, Conversation, StoreError
-from fsm import conversation as decide
-from fsm.effects import StartTurn, Step
+from fsm._core import decisions as decide
+from fsm._core.effects import StartTurn, Step
 from persistence import SQLStore
-from persistence.grouping import Group
+from persistence.group_commit import Group
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TIMEOUT = 30.0
@@ -186,7 +186,7 @@ def test_memory_has_no_use_for_it_and_a_file_may_do_without(sqlite_url: str) -> 
 
 
 def test_more_than_fit_into_one_transaction_take_several(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("persistence.grouping.MOST", 3)
+    monkeypatch.setattr("persistence.group_commit.MOST", 3)
     with Listening(sqlite_url) as store:
         assert store._transactions.group is not None
         with at_once(store._transactions.group, store.commit, [begin(number) for number in range(1, 8)]) as outcomes:

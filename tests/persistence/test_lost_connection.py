@@ -12,10 +12,10 @@ import pytest
 from peewee import OperationalError
 
 from fsm import Conflict, Conversation, Result, StoreError
-from fsm import conversation as decide
+from fsm._core import decisions as decide
+from fsm._core.effects import AddMessage, LogTransition, Step
+from fsm._core.turn import Answer
 from fsm.content import text_block
-from fsm.effects import AddMessage, LogTransition, Step
-from fsm.turn import Answer
 from persistence import SQLStore
 from tests.persistence.test_store import LEASE, NEW, NOW, begin, committed, everything, finish
 
@@ -66,7 +66,7 @@ def other(sqlite_url: str) -> Iterator[SQLStore]:
 
 def extend(conversation: Conversation) -> Step:
     """A longer lease: neither a message nor a move."""
-    return decide.extend(conversation, turn=conversation.turns, owner="o", now=NOW, lease=2 * LEASE)
+    return decide.extend(conversation, turn=conversation.turn_count, owner="o", now=NOW, lease=2 * LEASE)
 
 
 def reset(conversation: Conversation, reason: str = "r") -> Step:

@@ -18,7 +18,7 @@ import pytest
 from peewee import OperationalError
 
 from fsm import Conflict, Conversation, SessionManager, TurnStatus
-from fsm.effects import Step
+from fsm._core.effects import Step
 from fsm.providers import DemoProvider
 from persistence import SQLStore
 from tests.persistence.test_lost_connection import STEPS, Losing, good, later
@@ -67,7 +67,7 @@ def test_a_step_is_stored_once_if_it_is_tried_again_after_its_connection_was_los
         store.commit(step)
         assert (store.lost, store.retried) == (None, 0)
         assert store.load("k") == step.after
-    assert len(everything(sqlite_url)["message"]) == step.after.messages
+    assert len(everything(sqlite_url)["message"]) == step.after.message_count
 
 
 def test_a_step_that_was_not_stored_and_was_overtaken_is_a_conflict_after_the_retries(sqlite_url: str) -> None:
@@ -202,7 +202,7 @@ def test_a_commit_whose_answer_was_lost_is_found_stored_after_a_serialization_fa
         assert store.load("k") == step.after
         found = store.load("k")
         assert found is not None
-        assert len(store.messages(found)) == step.after.messages
+        assert len(store.messages(found)) == step.after.message_count
     with psycopg.connect(postgresql_url) as connection:
         assert connection.execute("SELECT last_value FROM changes").fetchone()[0] >= 2, "nothing was tried again"
 
@@ -222,4 +222,4 @@ def test_a_turn_is_answered_once_though_the_answer_to_its_last_commit_was_lost(
             list(turn)
         assert (turn.reply.status, cutter.cut) == (TurnStatus.SUCCEEDED, 1)
         assert [found.status for found in sessions.turns("k")] == [TurnStatus.SUCCEEDED] * 2
-        assert len(sessions.history("k")) == 4
+        assert len(sessions.messages("k")) == 4

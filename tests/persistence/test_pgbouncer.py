@@ -131,7 +131,7 @@ def test_two_hundred_turns_of_four_processes_pass_through_a_pooler(pooled: str, 
     told = [worker.communicate(timeout=100)[0].strip() for worker in workers]
     assert told == ["{'succeeded': 50}"] * 4
     with SQLStore(pooled) as store:
-        assert [conversation.turns for conversation in store.conversations()] == [25] * 8
+        assert [conversation.turn_count for conversation in store.conversations()] == [25] * 8
 
 
 def test_a_prepared_statement_of_somebody_else_is_never_run_in_place_of_ours(pooled: str, admin: Any) -> None:

@@ -16,7 +16,8 @@ import pytest
 
 from fsm import Conversation, SessionManager, StoreError
 from fsm.providers import DemoProvider
-from persistence import SQLStore, files
+from persistence import SQLStore
+from persistence.dialects import files
 from tests.persistence.test_store import NOW, begin
 
 pytestmark = [pytest.mark.thorough, pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fsm import Conversation, Message, Running, Session, State, Transition, Trigger, Turn, TurnStatus
-from fsm.effects import AddMessage, LogTransition, OpenSession, StartTurn
+from fsm._core.effects import AddMessage, LogTransition, OpenSession, StartTurn
 from persistence import reading, rows
 
 NOW = datetime(2026, 1, 1, 12, 30, 15, 123457, tzinfo=UTC)
@@ -21,11 +21,11 @@ RECORDS: dict[str, tuple[Any, Any, Any]] = {
             state=State.ACTIVE,
             version=3,
             provider="demo",
-            session=2,
+            session_number=2,
             session_id="s",
-            turns=4,
-            messages=5,
-            transitions=6,
+            turn_count=4,
+            message_count=5,
+            transition_count=6,
             running=Running(4, "o", LATER),
             metadata={"ü": 1},
             window=9,
@@ -75,7 +75,7 @@ RECORDS: dict[str, tuple[Any, Any, Any]] = {
             Trigger.EXPIRED,
             State.ACTIVE,
             State.STALE,
-            session=2,
+            session_number=2,
             session_id="s",
             version=3,
             at=NOW,

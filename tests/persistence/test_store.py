@@ -31,16 +31,16 @@ from fsm import (
     StoreError,
     TurnStatus,
 )
-from fsm import conversation as decide
+from fsm._core import decisions as decide
+from fsm._core.effects import BindSession, CloseSession, EndTurn, ExtendTurn, StartTurn, Step
+from fsm._core.turn import Answer
 from fsm.content import text_block, well_formed
-from fsm.effects import BindSession, CloseSession, EndTurn, ExtendTurn, StartTurn, Step
+from fsm.events import EXPIRED
 from fsm.providers import DemoProvider
-from fsm.results import EXPIRED
 from fsm.testing import ReferenceStore
-from fsm.turn import Answer
 from persistence import SQLStore
 from persistence.arguments import EVERYTHING
-from persistence.statements import Statement, Statements
+from persistence.queries import Statement, Statements
 from tests.test_content import JSON
 
 NOW = datetime(2026, 1, 1, 12, 30, 15, 123456, tzinfo=UTC)
@@ -61,7 +61,7 @@ def finish(conversation: Conversation, result: Result, answer: Answer = SAID) ->
     """The end of the running turn."""
     return decide.finish(
         conversation,
-        turn=conversation.turns,
+        turn=conversation.turn_count,
         owner="o",
         result=result,
         answer=attrs.evolve(answer, result=result),
@@ -144,7 +144,7 @@ def test_what_is_committed_is_read_back_equal(store: SQLStore) -> None:
     assert (first.healed, first.idempotency_key, first.state) == (True, "i", State.ACTIVE)
     assert (first.first_message, first.last_message, first.started_at, first.ended_at) == (1, 3, NOW, NOW)
     assert (second.status, second.is_error, second.state) == (TurnStatus.FAILED, True, State.STALE)
-    assert (third.status, third.session, third.ended_at, third.state) == (TurnStatus.RUNNING, 2, None, None)
+    assert (third.status, third.session_number, third.ended_at, third.state) == (TurnStatus.RUNNING, 2, None, None)
     assert [s.closed_reason for s in store.sessions(conversation)] == [EXPIRED, None]
     assert store.sessions(conversation)[0].session_id == "s-1"
     assert [m.number for m in store.transitions(conversation)] == [1, 2, 3]
@@ -239,7 +239,7 @@ def test_what_is_ended_or_closed_is_never_changed_again(sqlite_store: SQLStore, 
 def test_the_messages_of_a_turn_are_its_own(store: SQLStore) -> None:
     """Its late text may stand among those of another."""
     conversation = committed(store, begin, lambda c: finish(c, Result(session_id="s")), begin)
-    late = decide.late(conversation, turn=1, answer=SAID, now=NOW)
+    late = decide.record_late_result(conversation, turn=1, answer=SAID, now=NOW)
     assert late is not None
     store.commit(late)
     first, second = store.turns(conversation)
@@ -358,7 +358,7 @@ def test_tool_results_of_turns_that_did_not_succeed_are_found_by_their_sessions(
         return attrs.evolve(step, effects=tuple(effects))
 
     def cut_off(conversation: Conversation) -> Step:
-        return decide.interrupt(conversation, turn=conversation.turns, owner="o", answer=SAID, now=NOW)
+        return decide.interrupt(conversation, turn=conversation.turn_count, owner="o", answer=SAID, now=NOW)
 
     first = [begin, lambda c: finish(c, good), bring, lambda c: finish(c, bad), bring, cut_off, begin, cut_off]
     second = [bring, lambda c: finish(c, good), bring, reset, bring]
@@ -440,7 +440,7 @@ def test_the_messages_of_a_turn_are_those_that_it_has_by_now(store: SQLStore) ->
             one.commit(step)
             conversation = step.after
         (first, _) = one.turns(conversation)
-        late = decide.late(conversation, turn=1, answer=SAID, now=NOW)
+        late = decide.record_late_result(conversation, turn=1, answer=SAID, now=NOW)
         assert late is not None
         one.commit(late)
         read.append([message.number for message in one.turn_messages(conversation, first)])
@@ -883,7 +883,7 @@ def test_it_pays_to_hand_over_many_where_they_share_a_transaction(sqlite_url: st
         (Own, sqlite_url, {}),
     ):
         with kind(url, **options) as store:
-            taken.append(store.takes_many)
+            taken.append(store.supports_batches)
     assert taken == [True, False, False, False]
 
 

@@ -38,7 +38,7 @@ def test_a_text_block_keeps_its_other_fields(store: Any, block: Block, count: in
     answer = Result(session_id="s-1", content=blocks)
     sessions = SessionManager(store, DemoProvider([[TextDelta("hello"), answer]]))
     sessions.send("k", list(blocks))
-    assert [message.content for message in sessions.history("k")] == [blocks, blocks]
+    assert [message.content for message in sessions.messages("k")] == [blocks, blocks]
 
 
 @pytest.mark.parametrize("cost", [0.0, 0, 0.25, None])
@@ -55,7 +55,7 @@ def test_a_cost_of_nothing_is_not_an_unknown_cost(store: Any, cost: float | None
 def test_empty_provider_data_is_not_missing_provider_data(store: Any, kept: dict[str, Any] | None) -> None:
     sessions = SessionManager(store, DemoProvider([Result(session_id="s-1", provider_data=kept)]))
     sessions.send("k", "hello")
-    assert [message.provider_data for message in sessions.history("k")] == [None, kept]
+    assert [message.provider_data for message in sessions.messages("k")] == [None, kept]
 
 
 @pytest.mark.parametrize("usage", [{}, {"input_tokens": 0}, None])

@@ -11,10 +11,10 @@ import pytest
 from peewee import OperationalError
 
 from fsm import Conversation, Message, Result, SessionManager, StoreError
+from fsm._core.effects import AddMessage, Step
+from fsm._core.turn import Answer
 from fsm.content import text_block
-from fsm.effects import AddMessage, Step
 from fsm.providers import DemoProvider
-from fsm.turn import Answer
 from persistence import SQLStore
 from tests.persistence.test_lost_connection import GOOD, Losing
 from tests.persistence.test_store import NEW, NOW, begin, finish

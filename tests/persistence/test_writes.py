@@ -8,10 +8,10 @@ import pytest
 from peewee import Model, SqliteDatabase
 
 from fsm import Conversation, Result, Running, State, TurnStatus
-from fsm.effects import BindSession, BuryId, CloseSession, Effect, EndTurn, ExtendTurn, Step
+from fsm._core.effects import BindSession, CloseSession, Effect, EndTurn, ExtendTurn, MarkSessionDead, Step
 from persistence import models
+from persistence.queries import Statement, Statements
 from persistence.rows import micros
-from persistence.statements import Statement, Statements
 from persistence.writes import EFFECTS, Writes
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -23,11 +23,11 @@ AFTER = attrs.evolve(
     state=State.ACTIVE,
     version=4,
     provider="demo",
-    session=2,
+    session_number=2,
     session_id="s",
-    turns=5,
-    messages=6,
-    transitions=8,
+    turn_count=5,
+    message_count=6,
+    transition_count=8,
     running=Running(5, "o", LATER),
     metadata={"a": 1},
     window=9,
@@ -64,7 +64,7 @@ def test_every_effect_has_its_statement() -> None:
         ("start_turn", models.Turn),
         ("add_message", models.Message),
         ("log_transition", models.Transition),
-        ("bury", models.DeadId),
+        ("mark_dead", models.DeadId),
     ],
 )
 def test_a_row_is_inserted_in_the_order_of_its_tables_columns(name: str, model: type[Model]) -> None:
@@ -132,7 +132,7 @@ def test_a_conversation_that_is_new_is_inserted_whole() -> None:
             CloseSession(2, "r", LATER),
             {"closed_at": micros(LATER), "closed_reason": "r", "conversation": 7, "number": 2},
         ),
-        (BuryId("s", 2, LATER), {"conversation": 7, "session_id": "s", "session": 2, "at": micros(LATER)}),
+        (MarkSessionDead("s", 2, LATER), {"conversation": 7, "session_id": "s", "session": 2, "at": micros(LATER)}),
     ],
 )
 def test_what_an_effect_changes_stands_under_its_name(effect: Effect, row: dict[str, Any]) -> None:

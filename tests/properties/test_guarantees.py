@@ -20,8 +20,8 @@ from fsm import (
     TurnStatus,
     TurnSuperseded,
 )
+from fsm._core.table import INITIAL
 from fsm.content import text_of
-from fsm.states import INITIAL
 from tests.properties import scripts as s
 from tests.properties.world import Asked, Outcome, RefusingStore, World
 
@@ -123,10 +123,10 @@ def test_g5_everything_is_numbered_without_gaps_and_one_turn_runs_at_most(store:
         return
     messages, turns = store.messages(conversation), store.turns(conversation)
     for rows, count in (
-        (messages, conversation.messages),
-        (turns, conversation.turns),
-        (store.sessions(conversation), conversation.session),
-        (store.transitions(conversation), conversation.transitions),
+        (messages, conversation.message_count),
+        (turns, conversation.turn_count),
+        (store.sessions(conversation), conversation.session_number),
+        (store.transitions(conversation), conversation.transition_count),
     ):
         assert [row.number for row in rows] == list(range(1, count + 1))
     running = [turn.number for turn in turns if turn.status is TurnStatus.RUNNING]
@@ -145,10 +145,14 @@ def test_g6_the_log_is_a_path_of_the_table_and_replays_to_what_is_stored(store: 
         for move in store.transitions(conversation):
             assert (move.source, move.trigger, move.target) in edges
             assert move.source is state
-            assert move.session == session + (move.trigger is Trigger.RESET)
+            assert move.session_number == session + (move.trigger is Trigger.RESET)
             assert move.version >= version
-            state, session, session_id, version = move.target, move.session, move.session_id, move.version
-        assert (state, session, session_id) == (conversation.state, conversation.session, conversation.session_id)
+            state, session, session_id, version = move.target, move.session_number, move.session_id, move.version
+        assert (state, session, session_id) == (
+            conversation.state,
+            conversation.session_number,
+            conversation.session_id,
+        )
         assert version <= conversation.version
 
 
@@ -161,7 +165,7 @@ def test_g7_one_session_is_open_unless_stale_and_the_closed_ones_lead_to_the_roo
     for conversation in after_each_step(World(store), script):
         sessions = store.sessions(conversation)
         still_open = [session.number for session in sessions if session.closed_at is None]
-        assert still_open == ([] if conversation.state is State.STALE else [conversation.session])
+        assert still_open == ([] if conversation.state is State.STALE else [conversation.session_number])
         assert [session.parent for session in sessions] == [None, *range(1, len(sessions))]
         for session in sessions:
             if session.closed_at is not None:
@@ -195,7 +199,7 @@ def test_g10_a_late_result_moves_nothing_and_its_text_is_kept_outside_the_contex
         assert text_of(block for row in kept for block in row.content) == "".join(
             event.text for asked in late.asked for event in asked.said if isinstance(event, s.TextDelta)
         )
-        context = store.context(after, first_session=1, last_session=after.session, limit=None)
+        context = store.context(after, first_session=1, last_session=after.session_number, limit=None)
         assert all(message.turn != late.turn for message in context)
 
 
@@ -279,7 +283,7 @@ def test_g15_a_session_of_one_provider_is_never_resumed_at_another(store: Refusi
             assert any(
                 earlier.provider == asked.provider and earlier.result and earlier.result.session_id == resumed
                 for earlier in world.asked[:number]
-                if earlier.request.session == asked.request.session
+                if earlier.request.session_number == asked.request.session_number
             )
     if (conversation := world.conversation) is not None:
         for before, after in pairwise(store.sessions(conversation)):

@@ -28,8 +28,8 @@ from fsm import (
     Trigger,
     TurnSuperseded,
 )
-from fsm.effects import Step as Committed
-from fsm.results import Event
+from fsm._core.effects import Step as Committed
+from fsm.events import Event
 from fsm.testing.steps import Act, Hang, RefuseWrite, Reset, Restart, Send, Step, Wake, story
 from persistence import SQLStore
 

@@ -12,10 +12,10 @@ import anyio
 from attrs import frozen
 
 from fsm.content import as_blocks
+from fsm.events import Event, Result, TextDelta
 from fsm.provider import Request
 from fsm.providers import AnthropicAgents
 from fsm.records import Message
-from fsm.results import Event, Result, TextDelta
 from tests.providers.agents_server import AgentsServer
 
 NAMED: dict[str, Any] = {"agent": "agent_1", "environment": "env_1"}

@@ -19,8 +19,8 @@ from attrs import frozen
 
 from fsm import AsyncSessionManager, Reply, SessionManager, State
 from fsm.errors import FSMError
+from fsm.events import Event, TextDelta
 from fsm.providers import ClaudeAgent
-from fsm.results import Event, TextDelta
 from persistence import SQLStore
 from tests.providers.messages_server import MessagesServer, message, text
 

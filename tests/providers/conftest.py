@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fsm.providers import agents_exchange
+from fsm.providers.anthropic_agents import exchange
 from tests.providers.agents_server import AgentsServer
 from tests.providers.agents_way import Way
 from tests.providers.claude_way import Claude, echo, no_cli, require_sdk
@@ -18,7 +18,7 @@ from tests.providers.messages_server import MessagesServer
 @pytest.fixture
 def agents(monkeypatch: pytest.MonkeyPatch) -> Iterator[AgentsServer]:
     """The API; nobody waits before trying again."""
-    monkeypatch.setattr(agents_exchange, "DELAYS", (0.0,))
+    monkeypatch.setattr(exchange, "DELAYS", (0.0,))
     with AgentsServer() as server:
         yield server
     assert server.broken == []

@@ -11,10 +11,10 @@ import anyio
 from attrs import frozen
 
 from fsm.content import as_blocks
+from fsm.events import Event, Result
 from fsm.provider import Request
 from fsm.providers.anthropic_messages import AnthropicMessages
 from fsm.records import Message
-from fsm.results import Event, Result
 from tests.providers.messages_server import MessagesServer, text
 
 WAYS = ("sync", "asyncio", "trio")

@@ -15,13 +15,13 @@ import anyio
 import httpx2
 import pytest
 
+from fsm._core.table import Trigger
 from fsm.errors import InvalidInput, ProviderError
+from fsm.events import Result, TextDelta
 from fsm.provider import Request
 from fsm.providers import AnthropicAgents
-from fsm.providers.agents_content import Call, first_events, next_events
+from fsm.providers.anthropic_agents.content import Call, first_events, next_events
 from fsm.records import Message
-from fsm.results import Result, TextDelta
-from fsm.states import Trigger
 from tests.providers.agents_script import Act, Odd, Raw, Step, called, event, idle, running, said, turn
 from tests.providers.agents_server import AgentsServer, Refusal, Session
 from tests.providers.agents_way import NAMED, Way, async_client, client, request, text_of

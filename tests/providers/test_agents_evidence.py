@@ -14,10 +14,10 @@ import anyio
 import pytest
 from anthropic.types.beta.sessions import BetaManagedAgentsSessionErrorEvent
 
+from fsm._core.table import Trigger
+from fsm.events import Result
 from fsm.provider import Request
 from fsm.providers import AnthropicAgents
-from fsm.results import Result
-from fsm.states import Trigger
 from tests.providers.agents_script import Act, Odd, Raw, Step, deleted, error, event, idle, running, said, terminated
 from tests.providers.agents_server import AgentsServer, Refusal
 from tests.providers.agents_way import NAMED, Way, async_client, client, request

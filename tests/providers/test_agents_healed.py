@@ -10,8 +10,8 @@ import pytest
 from attrs import frozen
 
 from fsm import AsyncSessionManager, Reply, SessionManager, State
+from fsm.events import EXPIRED, Event, Result, TextDelta
 from fsm.providers import AnthropicAgents
-from fsm.results import EXPIRED, Event, Result, TextDelta
 from persistence import SQLStore
 from tests.providers.agents_script import Act, Step, called, deleted, idle, running, said, terminated, turn
 from tests.providers.agents_server import AgentsServer

@@ -16,15 +16,17 @@ import anyio
 import pytest
 from anthropic.types.beta.sessions import BetaManagedAgentsSessionStatusIdleEvent as Idle
 
+from fsm._core.table import Trigger
 from fsm.content import as_blocks
 from fsm.errors import InvalidContent, InvalidInput, ProviderError
+from fsm.events import Result, TextDelta, ToolResult, ToolUse
 from fsm.provider import AsyncProvider, Provider
-from fsm.providers import AnthropicAgents, agents_exchange, anthropic_agents
-from fsm.providers.agents_events import Hearing
-from fsm.providers.agents_exchange import Exchange, Todo
+from fsm.providers import AnthropicAgents
+from fsm.providers.anthropic_agents import exchange as agents_exchange
+from fsm.providers.anthropic_agents import provider as anthropic_agents
+from fsm.providers.anthropic_agents.events import Hearing
+from fsm.providers.anthropic_agents.exchange import Exchange, Todo
 from fsm.records import Message
-from fsm.results import Result, TextDelta, ToolResult, ToolUse
-from fsm.states import Trigger
 from fsm.testing import check_provider
 from tests.providers.agents_script import (
     TEXT_USAGE,
@@ -271,7 +273,7 @@ def test_a_turn_ends_with_the_calls_that_the_agent_waits_for(agent: Way) -> None
             {"tool_use_id": "c4", "name": "bash", "needs": "result"},
         ]
     }
-    assert result.message == "The AI is waiting for the result of a tool, or for leave to use one."
+    assert result.summary == "The AI is waiting for the result of a tool, or for leave to use one."
 
 
 def answered(way: Way, *blocks: dict[str, Any]) -> list[dict[str, Any]]:
@@ -383,7 +385,7 @@ def test_a_session_whose_budget_is_used_up_says_so_until_it_is_raised(agent: Way
     agent.ask(request())
     result = agent.result(request("again", session="sesn_1"))
     assert (result.subtype, result.http_status, result.session_id) == ("error_max_budget_usd", None, "sesn_1")
-    assert result.message == "The AI reached its spending limit for one answer."
+    assert result.summary == "The AI reached its spending limit for one answer."
     agent.server.session().is_paused = False
     assert agent.result(request("again", session="sesn_1")).trigger is Trigger.SUCCEEDED
 

@@ -15,8 +15,8 @@ import anyio
 import pytest
 
 from fsm.errors import InvalidInput, ProviderError
-from fsm.providers.anthropic_client import Clients
-from fsm.providers.anthropic_watch import watched
+from fsm.providers._anthropic.client import Clients
+from fsm.providers._anthropic.watch import watched
 from tests.providers.messages_server import Answer, MessagesServer, message, text
 
 pytestmark = pytest.mark.timeout(60)

@@ -20,13 +20,13 @@ import anyio
 import pytest
 from attrs import frozen
 
+from fsm._core.table import Trigger
 from fsm.content import as_blocks
 from fsm.errors import InvalidContent, InvalidInput, ProviderError
+from fsm.events import Event, Result, TextDelta, ToolUse
 from fsm.provider import AsyncProvider, Provider, Request
 from fsm.providers.anthropic_messages import AnthropicMessages
 from fsm.records import Message
-from fsm.results import Event, Result, TextDelta, ToolUse
-from fsm.states import Trigger
 from fsm.testing import check_provider
 from tests.providers.messages_server import (
     Answer,
@@ -263,7 +263,7 @@ def test_two_calls_in_one_answer_have_each_its_own_arguments(way: Way) -> None:
 
 
 def test_a_stream_that_ends_without_its_message_is_a_connection_error() -> None:
-    from fsm.providers.messages_exchange import END, Exchange
+    from fsm.providers.anthropic_messages.exchange import END, Exchange
 
     exchange = Exchange(resumed(), {})
     assert exchange.feed(END) == ()
@@ -294,7 +294,7 @@ def test_what_is_kept_of_the_api_is_json(way: Way) -> None:
     ],
 )
 def test_token_counts_of_a_paused_answer_are_added_up(total: Any, more: Any, summed: Any) -> None:
-    from fsm.providers.messages_exchange import _sum
+    from fsm.providers.anthropic_messages.exchange import _sum
 
     before = deepcopy(total)
     assert _sum(total, more) == summed
@@ -464,7 +464,7 @@ def test_any_other_error_of_the_api_leaves_the_session_resumable(way: Way, answe
     result = way.result(resumed())
     assert (result.subtype, result.trigger) == ("error_api", Trigger.FAILED)
     assert (result.session_id, result.http_status) == ("msg_0", status)
-    assert "told" not in result.message
+    assert "told" not in result.summary
 
 
 @sdk_leaves_generators
@@ -523,7 +523,7 @@ def test_lost_credentials_are_told_as_such() -> None:
 
 
 def _failure_of(error: Exception) -> Result:
-    from fsm.providers.messages_exchange import Exchange
+    from fsm.providers.anthropic_messages.exchange import Exchange
 
     exchange = Exchange(request(session="msg_0"), {})
     exchange.failed(error)

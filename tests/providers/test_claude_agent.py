@@ -18,9 +18,9 @@ import pytest
 from fsm import State, TurnStatus
 from fsm.content import as_blocks
 from fsm.errors import InvalidContent, ProviderError
+from fsm.events import EXPIRED, TextDelta, ToolResult, ToolUse
 from fsm.provider import Request
 from fsm.providers import ClaudeAgent
-from fsm.results import EXPIRED, TextDelta, ToolResult, ToolUse
 from fsm.testing import check_provider
 from tests.providers.claude_way import KEY, WAYS, Claude, Talk, echo, environment, heard, no_cli, require_sdk, text_of
 from tests.providers.messages_server import (
@@ -262,7 +262,7 @@ def test_a_cli_that_never_says_a_word_is_stopped(claude: Claude) -> None:
 
 
 def test_a_cli_that_listens_to_nothing_is_killed(claude: Claude, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fsm.providers.claude_agent.STOPPING", 0.1)
+    monkeypatch.setattr("fsm.providers.claude_agent.provider.STOPPING", 0.1)
     claude.server.will(ENDLESS)
     with closing(claude.agent().stream(request())) as stream:
         next(stream)
@@ -308,7 +308,7 @@ def test_errors_of_the_api_are_failures_and_keep_the_session(claude: Claude) -> 
         assert (reply.result.subtype, reply.result.http_status) == ("success", status)
         assert "told by the API" in reply.result.errors[0]
     claude.server.otherwise = lambda _: error(401, "authentication_error")
-    assert "not logged in" in claude.send("more")[0].message
+    assert "not logged in" in claude.send("more")[0].summary
     echo(claude.server)
     (reply,) = claude.send("once more")
     assert (reply.status, reply.healed) == (TurnStatus.SUCCEEDED, False)
@@ -344,7 +344,7 @@ def test_an_account_without_credit_costs_no_session(claude: Claude) -> None:
     claude.server.will(error(400, "invalid_request_error", "Your credit balance is too low to access the API."))
     (reply,) = claude.send("more")
     assert (reply.status, reply.state) == (TurnStatus.FAILED, State.ACTIVE)
-    assert "run out of credit" in reply.message
+    assert "run out of credit" in reply.summary
     assert len(claude.sessions()) == 1
 
 
@@ -367,7 +367,7 @@ def test_tools_are_run_by_the_cli_and_their_answers_are_events(claude: Claude) -
     assert reply.result.usage["output_tokens"] == 10
     assert reply.result.cost_usd is not None
     with claude.manager() as manager:
-        history = manager.history(KEY)
+        history = manager.messages(KEY)
     assert [said.role for said in history] == ["user", "assistant", "user", "assistant"]
     assert [block["type"] for block in history[1].content] == ["text", "tool_use"]
 

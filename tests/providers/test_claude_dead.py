@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from fsm import State, TurnStatus
+from fsm._core.table import Trigger
 from fsm.content import as_blocks
+from fsm.events import EXPIRED, INTERRUPTED, Result
 from fsm.provider import Request
-from fsm.providers.claude_exchange import Exchange
-from fsm.providers.claude_results import REASONS
-from fsm.results import EXPIRED, INTERRUPTED, Result
-from fsm.states import Trigger
+from fsm.providers.claude_agent.exchange import Exchange
+from fsm.providers.claude_agent.results import REASONS
 from tests.providers.claude_way import Claude, heard, require_sdk
 from tests.providers.messages_server import error, message, text
 

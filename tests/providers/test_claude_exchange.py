@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
+from fsm._core.table import Trigger
 from fsm.content import as_blocks, text_block
 from fsm.errors import InvalidContent, ProviderError
+from fsm.events import EXPIRED, INTERRUPTED, Event, TextDelta, ToolResult, ToolUse
 from fsm.provider import Request
 from fsm.providers import ClaudeAgent
-from fsm.providers.claude_exchange import GRACE, Exchange, check_content
+from fsm.providers.claude_agent.exchange import GRACE, Exchange, check_content
 from fsm.records import Message
-from fsm.results import EXPIRED, INTERRUPTED, Event, TextDelta, ToolResult, ToolUse
-from fsm.states import Trigger
 from tests.providers.claude_way import require_sdk
 
 RECORDED = {

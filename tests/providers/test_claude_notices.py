@@ -15,10 +15,10 @@ import pytest
 
 from fsm import State, TurnStatus
 from fsm.content import as_blocks
+from fsm.events import EXPIRED, INTERRUPTED, Result, TextDelta
 from fsm.provider import Request
 from fsm.providers import ClaudeAgent
-from fsm.providers.claude_exchange import Exchange
-from fsm.results import EXPIRED, INTERRUPTED, Result, TextDelta
+from fsm.providers.claude_agent.exchange import Exchange
 from tests.providers.claude_way import KEY, Claude, Talk, heard, require_sdk
 from tests.providers.fake_cli import fake_cli, said
 from tests.providers.messages_server import Answer, message, text, tool_use
@@ -65,7 +65,7 @@ def test_a_turn_that_a_hook_stops_is_interrupted_and_the_text_of_the_hook_is_no_
     hooks = {event: [sdk.HookMatcher(hooks=[hook])]}
     events, reply = Talk(claude, way).say("My secret word is xyzzy.", hooks=hooks, allowed_tools=["Bash"])
     assert (reply.status, reply.state, reply.text) == (TurnStatus.INTERRUPTED, State.ACTIVE, kept)
-    assert reply.message == "The answer was stopped."
+    assert reply.summary == "The answer was stopped."
     result = events[-1]
     assert isinstance(result, Result)
     assert result.subtype == INTERRUPTED
@@ -197,7 +197,7 @@ def test_writes_that_are_lost_while_a_turn_is_interrupted_are_heard(
 def test_a_session_that_is_known_to_be_incomplete_is_dead_for_every_provider_of_the_process(
     claude: Claude, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fsm.providers.claude_agent.INCOMPLETE", {"s-1"})
+    monkeypatch.setattr("fsm.providers.claude_agent.provider.INCOMPLETE", {"s-1"})
     (result,) = claude.agent().stream(Request(KEY, 1, 1, as_blocks("hello"), "s-1"))
     assert isinstance(result, Result)
     assert (result.subtype, result.session_id) == (EXPIRED, "s-1")
@@ -225,7 +225,7 @@ def test_a_shell_in_the_background_ends_with_its_turn_and_the_model_is_told(
         return message(text("It was stopped."), id="msg_3")
 
     # The CLI reports on the shell with a result, before it answers.
-    monkeypatch.setattr("fsm.providers.claude_exchange.GRACE", 0.5)
+    monkeypatch.setattr("fsm.providers.claude_agent.exchange.GRACE", 0.5)
     claude.server.otherwise = slowly
     reply = claude.one("Is it ready?", allowed_tools=["Bash"])
     assert (reply.status, reply.text) == (TurnStatus.SUCCEEDED, "It was stopped.")

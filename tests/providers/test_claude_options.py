@@ -11,7 +11,7 @@ import pytest
 
 from fsm.errors import InvalidInput
 from fsm.providers import ClaudeAgent
-from fsm.providers.claude_options import OWN_FIELDS
+from fsm.providers.claude_agent.options import OWN_FIELDS
 from tests.providers.claude_way import require_sdk
 
 pytestmark = pytest.mark.thorough

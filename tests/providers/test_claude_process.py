@@ -20,9 +20,9 @@ import sniffio
 
 from fsm.content import as_blocks
 from fsm.errors import ProviderError
+from fsm.events import Event, Result, TextDelta
 from fsm.provider import Request
 from fsm.providers import ClaudeAgent
-from fsm.results import Event, Result, TextDelta
 from tests.providers.claude_way import KEY, Claude, no_cli, require_sdk, text_of
 from tests.providers.fake_cli import RESULT, fake_cli, said
 from tests.providers.messages_server import Answer, begun, message, streamed, text, tool_use
@@ -111,7 +111,7 @@ def test_a_line_that_the_sdk_drops_is_a_sign_of_life_and_no_silence(tmp_path: Pa
 def test_the_result_does_not_wait_for_a_cli_that_hangs_at_its_end(
     backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fsm.providers.claude_exchange.GRACE", 0.2)
+    monkeypatch.setattr("fsm.providers.claude_agent.exchange.GRACE", 0.2)
     agent = faked(tmp_path, *said("Hello."), RESULT, 0)
 
     async def aask() -> list[tuple[Event, bool]]:
@@ -133,7 +133,7 @@ from fsm.content import as_blocks
 from fsm.provider import Request
 from fsm.providers import ClaudeAgent
 import claude_agent_sdk as sdk
-import fsm.providers.claude_exchange as exchange
+import fsm.providers.claude_agent.exchange as exchange
 exchange.GRACE = 0.2
 stream = ClaudeAgent(sdk.ClaudeAgentOptions(cli_path=sys.argv[1])).stream(Request("k", 1, 1, as_blocks("hello")))
 for event in stream:

@@ -15,7 +15,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 def request(text: str, session_id: str | None = None) -> Request:
     """A message."""
-    return Request("k", turn=1, session=1, content=(text_block(text),), session_id=session_id)
+    return Request("k", turn=1, session_number=1, content=(text_block(text),), session_id=session_id)
 
 
 def said(provider: DemoProvider, asked: Request) -> tuple[str, Result]:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from fsm.results import EXPIRED, Result
-from fsm.states import Trigger
+from fsm._core.table import Trigger
+from fsm.events import EXPIRED, Result
 from tests.providers.messages_server import (
     Answer,
     MessagesServer,
@@ -303,7 +303,7 @@ def test_a_new_session_that_is_refused_is_never_named_nor_asked_about(server: Me
 )
 def test_the_sentence_for_the_person_says_who_can_mend_it(server: MessagesServer, answer: Answer, told: str) -> None:
     server.will(answer)
-    assert told in Asking("sync", server).result(asked()).message
+    assert told in Asking("sync", server).result(asked()).summary
 
 
 # Errors that nobody foresaw

@@ -11,11 +11,11 @@ from typing import Any
 import anthropic
 import pytest
 
+from fsm._core.table import Trigger
+from fsm.events import NAME_LENGTH, Result, TextDelta, ToolUse
 from fsm.provider import Request
-from fsm.providers.messages_answer import Answer as Told
-from fsm.providers.messages_exchange import END, Exchange
-from fsm.results import NAME_LENGTH, Result, TextDelta, ToolUse
-from fsm.states import Trigger
+from fsm.providers.anthropic_messages.answer import Answer as Told
+from fsm.providers.anthropic_messages.exchange import END, Exchange
 from tests.providers.messages_server import Answer, MessagesServer, begun, finished, streamed, text, tool_use
 from tests.providers.messages_way import WAYS, Asking, asked
 

@@ -14,10 +14,10 @@ import anthropic
 import anyio
 import pytest
 
+from fsm._core.table import Trigger
 from fsm.errors import InvalidInput, ProviderError
+from fsm.events import Result, TextDelta
 from fsm.providers.anthropic_messages import AnthropicMessages
-from fsm.results import Result, TextDelta
-from fsm.states import Trigger
 from tests.providers.messages_server import Answer, MessagesServer, begun, error, finished, message, streamed, text
 from tests.providers.messages_way import WAYS, Asking, asked
 

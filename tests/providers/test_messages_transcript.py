@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from fsm.content import as_blocks
 from fsm.errors import InvalidContent, InvalidInput
 from fsm.providers.anthropic_messages import AnthropicMessages
-from fsm.providers.messages_transcript import api_messages
+from fsm.providers.anthropic_messages.transcript import api_messages
 from tests.providers.messages_server import refusal_of, text, tool_use
 from tests.providers.messages_way import stored
 

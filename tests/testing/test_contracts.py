@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from fsm import FSMError, Store
-from fsm.effects import Step
+from fsm._core.effects import Step
 from fsm.providers import AnthropicMessages, DemoProvider
 from fsm.testing import ConformanceError, Outcome, ReferenceStore, Report, check_provider, check_store
 from fsm.testing import store_scripts as s
@@ -124,7 +124,7 @@ def test_the_messages_api_passes_all_that_can_be_asked_of_an_api_that_keeps_noth
 class Sharing(ReferenceStore):
     """A store that takes many steps at once, and is right."""
 
-    takes_many = True
+    supports_batches = True
 
     def commit_many(self, steps: Sequence[Step]) -> Sequence[Exception | None]:
         return [self.outcome(step) for step in steps]
@@ -324,7 +324,7 @@ def test_the_tour_meets_every_effect_and_every_status() -> None:
             skipped.append(action)
         effects |= {type(effect).__name__ for effect in (step.effects if step else ())}
     assert effects == {
-        *("AddMessage", "BindSession", "BuryId", "CloseSession", "EndTurn"),
+        *("AddMessage", "BindSession", "MarkSessionDead", "CloseSession", "EndTurn"),
         *("ExtendTurn", "LogTransition", "OpenSession", "StartTurn"),
     }
     assert skipped == []

@@ -11,14 +11,14 @@ from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from fsm import AsyncSessionManager, Conversation, Result, SessionManager, State, Store, TextDelta
-from fsm import conversation as decide
-from fsm.commits import Commits
-from fsm.effects import AddMessage, BuryId, EndTurn, LogTransition, Step
+from fsm._core import decisions as decide
+from fsm._core.effects import AddMessage, EndTurn, LogTransition, MarkSessionDead, Step
+from fsm._core.turn import RunningTurn
+from fsm._runtime.turn_commits import Commits
+from fsm.events import EXPIRED
 from fsm.providers import DemoProvider
-from fsm.results import EXPIRED
 from fsm.testing import ConversationMachine, ReferenceStore, conversation_machine
 from fsm.testing.steps import Act, Hang, RefuseWrite, Reset, Send
-from fsm.turn import RunningTurn
 from persistence import SQLStore
 
 
@@ -84,7 +84,7 @@ class ForgetsTheDead(Changed):
     """Remembers no dead id."""
 
     def change(self, effect: Any) -> Iterator[Any]:
-        if not isinstance(effect, BuryId):
+        if not isinstance(effect, MarkSessionDead):
             yield effect
 
 
@@ -196,12 +196,12 @@ def forgets_who_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The model wakes up with no memory (G3)."""
-    monkeypatch.setattr("fsm.requests.rebuild", lambda *_: ())
+    monkeypatch.setattr("fsm._runtime.requests.rebuild", lambda *_: ())
 
 
 def drops_results(monkeypatch: pytest.MonkeyPatch) -> None:
     """The result of a tool is lost with the turn that brought it (G23)."""
-    monkeypatch.setattr("fsm.requests.with_results", lambda told, *_: tuple(told))
+    monkeypatch.setattr("fsm._runtime.requests.with_results", lambda told, *_: tuple(told))
 
 
 def keeps_the_provider(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,7 +320,6 @@ def test_an_asynchronous_manager_that_stores_something_else_is_caught() -> None:
 def test_the_model_shares_no_code_with_the_core() -> None:
     """It would share its mistakes."""
     for name in ("model.py", "expected.py"):
-        text = (Path(decide.__file__).parent / "testing" / name).read_text()
-        for module in ("conversation", "draft", "machine", "driver", "driven", "states", "turn"):
-            assert f"from fsm.{module} " not in text
-            assert f"from fsm import {module}" not in text
+        text = (Path(decide.__file__).parent.parent / "testing" / name).read_text()
+        assert "fsm._core" not in text
+        assert "fsm._runtime" not in text

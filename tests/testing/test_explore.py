@@ -7,8 +7,8 @@ import attrs
 import pytest
 
 from fsm import InvalidTransition, Result, State, Trigger
-from fsm import conversation as core
-from fsm.effects import BuryId, CloseSession, Step
+from fsm._core import decisions as core
+from fsm._core.effects import CloseSession, MarkSessionDead, Step
 from fsm.testing import Exploration, ReferenceStore, Violation, explore, replay
 from fsm.testing.explore_decisions import Decisions
 from fsm.testing.explore_play import perform
@@ -149,7 +149,7 @@ def rests_for_ever(conversation: Any, **brought: Any) -> Step:
 
 
 def fails_what_succeeded_in_a_second_session(conversation: Any, **brought: Any) -> Step:
-    if conversation.session > 1:
+    if conversation.session_number > 1:
         brought["result"] = attrs.evolve(brought["result"], is_error=True)
     return core.finish(conversation, **brought)
 
@@ -157,7 +157,7 @@ def fails_what_succeeded_in_a_second_session(conversation: Any, **brought: Any) 
 BUGS: dict[str, tuple[Decisions, str]] = {
     "stores the id from the error": (Decisions(finish=stores_the_id_from_the_error), "G2: no dead id is held"),
     "adopts dead ids": (Decisions(finish=adopts_dead_ids), "G2: no dead id is held"),
-    "forgets the dead": (Decisions(finish=without(BuryId, core.finish)), "G2: every id"),
+    "forgets the dead": (Decisions(finish=without(MarkSessionDead, core.finish)), "G2: every id"),
     "does not fence": (Decisions(finish=does_not_fence(core.finish)), "G10: only the running turn"),
     "heals whatever is dead": (
         Decisions(should_heal=lambda turn: turn.result is not None and turn.result.trigger is Trigger.EXPIRED),

@@ -6,7 +6,7 @@ import attrs
 import pytest
 
 from fsm import Conflict
-from fsm.effects import Step
+from fsm._core.effects import Step
 from fsm.testing import LinearizabilityError, ReferenceStore, check_linearizable
 from fsm.testing.mutants import MUTANTS
 from persistence import SQLStore

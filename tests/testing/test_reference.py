@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsm import Conflict, Conversation, InvalidInput, SessionManager, StoreError, TurnStatus
-from fsm.effects import EndTurn, OpenSession, StartTurn, Step
+from fsm._core.effects import EndTurn, OpenSession, StartTurn, Step
 from fsm.providers import DemoProvider
 from fsm.testing import ReferenceStore
 from persistence import SQLStore
@@ -37,7 +37,7 @@ def test_it_reads_the_same_pages_as_sqlite(limit: int | None, before: int | None
             manager = SessionManager(store, DemoProvider(), clock=lambda: NOW)
             for text in ("a", "b", "c"):
                 manager.send("k", text)
-            pages.append(manager.history("k", limit=limit, before=before))
+            pages.append(manager.messages("k", limit=limit, before=before))
         assert list(pages[0]) == list(pages[1])
 
 

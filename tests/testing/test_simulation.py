@@ -9,10 +9,10 @@ from typing import Any
 import attrs
 import pytest
 
-from fsm.driver import Driver
-from fsm.effects import Step
+from fsm._core.effects import Step
+from fsm._runtime.engine import Driver
+from fsm._runtime.requests import Requests
 from fsm.provider import Request
-from fsm.requests import Requests
 from fsm.testing import reference
 from fsm.testing.__main__ import main
 from fsm.testing.mutants import MUTANTS, Mutant
@@ -68,7 +68,7 @@ def test_a_guard_without_the_time_of_the_commit_lets_two_turns_be_mixed_up(monke
 
 def test_an_end_that_is_not_synced_and_told_to_a_caller_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the simulation did find: a beginning ends a turn that was left behind, whose reply is then repeated."""
-    monkeypatch.setattr(Step, "acknowledged", property(lambda step: step.after.running is None))
+    monkeypatch.setattr(Step, "must_be_durable", property(lambda step: step.after.running is None))
     with pytest.raises(SimulationError, match="G8: turn"):
         for seed in range(60):
             simulate(seed, turns=300, conversations=4, faults=Faults(forgets=0.2, dies=0.1, hangs=0.2))
@@ -132,7 +132,7 @@ def _tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _drops_tool_results(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fsm.requests.with_results", lambda told, *_: tuple(told))
+    monkeypatch.setattr("fsm._runtime.requests.with_results", lambda told, *_: tuple(told))
 
 
 @pytest.mark.parametrize(

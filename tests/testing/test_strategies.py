@@ -5,9 +5,9 @@ from hypothesis import find, given, settings
 from hypothesis import strategies as st
 
 from fsm import Message, Result, SessionManager, TextDelta, ToolResult, ToolUse, Trigger
+from fsm._core.validation import check_key
 from fsm.content import as_blocks
-from fsm.key import check_key
-from fsm.results import EXPIRED
+from fsm.events import EXPIRED
 from fsm.testing import ReferenceStore, strategies
 from fsm.testing.steps import Act, Hang, RefuseWrite, Reset, Restart, Send, Wake, story, told
 from persistence import SQLStore
@@ -56,7 +56,7 @@ def test_keys_and_contents_are_accepted_and_stored_as_they_are(key: str, content
         for store in (sqlite, ReferenceStore()):
             manager = SessionManager(store, _Silent())
             manager.send(key, content)
-            (message,) = manager.history(key)
+            (message,) = manager.messages(key)
             assert isinstance(message, Message)
             assert message.content == as_blocks(content)
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 
 from fsm import Conversation, Event, Request, Result, SessionManager, State, Transition, Trigger
-from fsm import conversation as decide
+from fsm._core import decisions as decide
 from fsm.content import as_blocks
+from fsm.events import EXPIRED
 from fsm.providers import DemoProvider
-from fsm.results import EXPIRED
 from fsm.testing import ReferenceStore, TraceError, check_database, check_log, strategies
 from fsm.testing.trace import check_conversation
 from persistence import SQLStore
@@ -61,8 +61,8 @@ def test_a_database_of_every_kind_passes(store: SQLStore) -> None:
     summary = check_database(store)
     conversation = store.load("k")
     assert (summary.conversations, summary.turns) == (1, 8)
-    assert summary.transitions == conversation.transitions == len(log)
-    assert summary.messages == conversation.messages == len(store.messages(conversation))
+    assert summary.transitions == conversation.transition_count == len(log)
+    assert summary.messages == conversation.message_count == len(store.messages(conversation))
     assert check_log(log).transitions == len(log)
     assert str(summary).startswith("1 conversations, ")
 
@@ -181,7 +181,7 @@ def test_a_conversation_that_is_written_meanwhile_is_read_again() -> None:
 
     class Busy(ReferenceStore):
         def turns(self, conversation: Conversation, **bounds: object) -> list[object]:
-            if conversation.turns == 1:
+            if conversation.turn_count == 1:
                 SessionManager(self, DemoProvider()).send("k", "again")
             return super().turns(conversation, **bounds)
 

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fsm.diagrams import to_promela, to_tla
-from fsm.specifications import TLA_LIVENESS, TLA_SAFETY, Bug
+from fsm.testing.models.specifications import TLA_LIVENESS, TLA_SAFETY, Bug, to_promela, to_tla
 
 FULL = bool(os.environ.get("CONVERSATION_FSM_VERIFY"))
 SMALL = {"workers": 2, "messages": 1, "sessions": 1}

@@ -1,0 +1,1 @@
+"""The one code path behind every manager, synchronous and asynchronous."""

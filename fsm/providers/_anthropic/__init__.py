@@ -1,0 +1,1 @@
+"""What the providers that use the Anthropic SDK share."""

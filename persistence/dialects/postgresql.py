@@ -1,0 +1,207 @@
+"""PostgreSQL, by psycopg 3, with a pool of connections: any number of workers on any number of hosts.
+
+It is tested on PostgreSQL 15 and later. CockroachDB speaks the same protocol and peewee has a class for it: the
+statements compile for it unchanged (a test sees to that), but they were never run against a server of it.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar, TypeVarTuple
+
+import psycopg
+from peewee import PeeweeException, __exception_wrapper__  # type: ignore[attr-defined]  # missing in the stubs
+from psycopg.pq import ExecStatus, TransactionStatus
+
+from persistence.dialects import CommitCutOff, Pooling, Refusal, cause_of
+from persistence.dialects.pool import Pool, is_broken
+from persistence.dialects.server import connected, parameters_of
+from persistence.queries import Statement, Write
+from persistence.urls import ServerURL
+
+__all__ = ["PostgreSQL"]
+
+R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
+
+MIGRATION_LOCK = 0x66736D
+"""Names the advisory lock under which the schema is migrated."""
+
+RETRIED = frozenset({"40001", "40P01", "55P03", "25P03", "25P04", "53300"})
+"""The transaction is rolled back, or no connection is to be had just now: serialization failure, deadlock, lock not
+available, the server's timeouts of a transaction, too many connections."""
+
+UNPREPARED = frozenset({"26000", "42P05"})
+"""A prepared statement is missing, or is there already: a pooler has put another connection behind this one."""
+
+READ_ONLY = frozenset({"25006"})
+"""The server can only read: what was the primary is a standby now."""
+
+UNKNOWN = frozenset({"40003"})
+"""The server itself does not know what became of the commit."""
+
+DONE = frozenset({ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK})
+"""How a statement that was not refused ends."""
+
+BEGIN = Statement("BEGIN", ())
+SYNCED = Statement("SET LOCAL synchronous_commit TO ON", ())
+UNSYNCED = Statement("SET LOCAL synchronous_commit TO OFF", ())
+
+
+class PostgreSQL:
+    """A PostgreSQL database.
+
+    Args:
+        url: the server and the database, with options as libpq and psycopg read them.
+        timeout: how long to wait for a connection, in seconds.
+        pool: how connections are kept.
+
+    Raises:
+        StoreError: the URL has an option that is not known, or one that can't work.
+    """
+
+    def __init__(self, url: ServerURL, *, timeout: float, pool: Pooling) -> None:
+        self._rollbacks = itertools.count(1)
+        self._url = url
+        self.parameters = {"connect_timeout": max(2, int(timeout)), **parameters_of(url)}
+        self.database: Any = Pool(functools.partial(connected, self.parameters), pool, timeout=timeout)
+
+    def within(self, operation: Callable[[*Ts], R], *values: *Ts) -> R:
+        """On a connection of the pool."""
+        with self.database.connection_context():
+            return operation(*values)
+
+    @property
+    def one_writer(self) -> bool:
+        """Each connection writes on its own; the server lets their commits share a sync by itself."""
+        return False
+
+    def begin(self, *, synced: bool) -> None:
+        """Without syncing, a commit returns before it is on disk."""
+        for statement in (BEGIN, SYNCED if synced else UNSYNCED):
+            self.database.execute_sql(statement.sql)
+
+    def transact(self, writes: Sequence[Write], *, synced: bool) -> Refusal | None:
+        """One round trip for all of it but the commit, which waits to hear that nothing was refused."""
+        refusal = self.run(((BEGIN, ()), (SYNCED if synced else UNSYNCED, ()), *writes))
+        if refusal is None:
+            self.commit()
+        return refusal
+
+    def run(self, writes: Sequence[Write]) -> Refusal | None:
+        """Send all statements at once; after one that fails the server skips the others."""
+        connection = self.database.connection()
+        cursors: list[psycopg.Cursor[Any]] = []
+        error = None
+        try:
+            with __exception_wrapper__, connection.pipeline() as pipeline, _told_once(pipeline):
+                for statement, values in writes:
+                    cursors.append(connection.cursor())
+                    cursors[-1].execute(statement.sql, values)
+        except PeeweeException as raised:
+            error = raised
+        for (statement, _), cursor in zip(writes, cursors, strict=False):
+            if cursor.pgresult is None or cursor.pgresult.status not in DONE:
+                return Refusal(statement, error)
+            if statement.expect_one_row and cursor.rowcount != 1:
+                return Refusal(statement)
+        if error is not None:
+            raise error
+        return None
+
+    def commit(self) -> None:
+        """The second round trip."""
+        try:
+            self.database.execute_sql("COMMIT")
+        except PeeweeException:
+            raise
+        except Exception as foreign:
+            self.database.connection().close()
+            raise CommitCutOff from foreign
+
+    def roll_back(self) -> None:
+        """``ROLLBACK``; a connection that can't even do that is closed, and not put back into the pool."""
+        if self.database.is_closed():
+            return
+        connection = self.database.connection()
+        if is_broken(connection):
+            return
+        try:
+            if connection.info.transaction_status is TransactionStatus.INERROR:
+                # The server has skipped what was to be prepared after the error. psycopg forgets what it has prepared
+                # when it sees a ROLLBACK, but looks only at a text that it has not seen before.
+                self.database.execute_sql(f"ROLLBACK -- {next(self._rollbacks)}")
+            else:
+                self.database.rollback()
+        except Exception:  # noqa: BLE001  # the error that led here is the one to be told
+            connection.close()
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """One transaction around the whole migration, under an advisory lock."""
+        with self.database.atomic():
+            self.database.execute_sql("SELECT pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
+            yield
+
+    def may_retry(self, error: PeeweeException) -> bool:
+        """The server has rolled the transaction back, or never begun it, and another one may go through."""
+        return _sqlstate(error) in RETRIED | UNPREPARED | READ_ONLY
+
+    def is_lost(self, error: PeeweeException) -> bool:
+        """The server went away, or the way to it."""
+        cause = cause_of(error)
+        if not isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError):
+            return False
+        return cause.sqlstate is None or cause.sqlstate[:3] in {"57P", "080"} or cause.sqlstate in UNKNOWN
+
+    def learn(self, error: PeeweeException) -> None:
+        """After one connection is lost, or can only read, the others are of no use either."""
+        if _sqlstate(error) in UNPREPARED:
+            self.database.prepares = False
+        elif _sqlstate(error) in READ_ONLY or self.is_lost(error):
+            self.database.lose()
+
+    @property
+    def shown(self) -> str:
+        """Its URL, without the password and the options."""
+        return self._url.shown
+
+    @property
+    def epoch(self) -> int:
+        """How many times a connection was found lost."""
+        found: int = self.database.epoch
+        return found
+
+    def has_secret(self, text: str) -> bool:
+        """Whether a text contains a part of the password."""
+        return self._url.has_secret(text)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.database.close_all()
+
+    def before_fork(self) -> None:
+        """Connections stay open; a child forgets them."""
+
+    def renew(self) -> None:
+        """In a child: forget the connections of the parent."""
+        self.database.renew()
+
+
+def _sqlstate(error: PeeweeException) -> str | None:
+    return getattr(cause_of(error), "sqlstate", None)
+
+
+@contextmanager
+def _told_once(pipeline: psycopg.Pipeline) -> Iterator[None]:
+    """After an error, read what the server says of the statements that it has skipped; the error is what counts."""
+    try:
+        yield
+        pipeline.sync()
+    except psycopg.Error:
+        with suppress(psycopg.Error):
+            pipeline.sync()
+        raise
