@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fsm._core.machine import Cursor
+from fsm._core.builder import Builder
 from fsm._core.table import INITIAL, TABLE, Row, State
 
 __all__ = ["to_dot", "to_markdown", "to_mermaid"]
@@ -50,17 +50,17 @@ def to_dot(table: Sequence[Row] = TABLE) -> str:
     return "\n".join([*lines, "}"])
 
 
-def to_markdown(table: Sequence[Row] = TABLE, cursor: type = Cursor) -> str:
+def to_markdown(table: Sequence[Row] = TABLE, builder: type = Builder) -> str:
     """The table as a markdown table that says in plain words what each row asks for and persists.
 
     Args:
         table: the rows.
-        cursor: the class whose methods the rows name; the first lines of their docstrings are the words.
+        builder: the class whose methods the rows name; the first lines of their docstrings are the words.
     """
     lines = ["| state | trigger | guard | next | what is persisted |", "|---|---|---|---|---|"]
     for row in table:
-        effects = "; ".join(_words(cursor, name) for name in row.effects) or "nothing about the session"
-        cells = (row.source.value, row.trigger.value, _guard(row, cursor), row.target.value, effects)
+        effects = "; ".join(_words(builder, name) for name in row.effects) or "nothing about the session"
+        cells = (row.source.value, row.trigger.value, _guard(row, builder), row.target.value, effects)
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(lines)
 
@@ -73,17 +73,17 @@ def _event(row: Row) -> str:
     return row.trigger.value
 
 
-def _guard(row: Row, cursor: type) -> str:
+def _guard(row: Row, builder: type) -> str:
     if row.when is not None:
-        return f"if {_words(cursor, row.when)}"
+        return f"if {_words(builder, row.when)}"
     if row.unless is not None:
-        return f"unless {_words(cursor, row.unless)}"
+        return f"unless {_words(builder, row.unless)}"
     return "always"
 
 
-def _words(cursor: type, name: str) -> str:
+def _words(builder: type, name: str) -> str:
     """What a guard or effect does: its docstring's first line without the kind before it and the full stop."""
-    doc: str | None = getattr(cursor, name).__doc__
+    doc: str | None = getattr(builder, name).__doc__
     if not doc:
         return _spaced(name)
     first = doc.strip().partition("\n")[0]

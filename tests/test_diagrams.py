@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from fsm._core.machine import Cursor
+from fsm._core.builder import Builder
 from fsm._core.table import INITIAL, TABLE, Row, State, Trigger
 from fsm.diagrams import to_dot, to_markdown, to_mermaid
 from fsm.errors import InvalidTable
@@ -58,16 +58,16 @@ def test_markdown_tells_guards_and_effects_in_the_words_of_the_methods() -> None
 def test_every_guard_and_effect_of_the_table_has_words() -> None:
     for row in TABLE:
         for name in (row.when, row.unless):
-            assert name is None or getattr(Cursor, name).__doc__.startswith("Guard: ")
+            assert name is None or getattr(Builder, name).__doc__.startswith("Guard: ")
         for name in row.effects:
-            assert getattr(Cursor, name).__doc__.startswith("Effect: ")
+            assert getattr(Builder, name).__doc__.startswith("Effect: ")
 
 
 def test_a_table_of_ones_own_is_drawn_even_if_its_methods_say_nothing() -> None:
     class Silent:
         def drop_it(self) -> None: ...
 
-    table = [Row(State.FRESH, Trigger.RESET, State.FRESH, ("drop_it",))]
+    table = [Row(State.FRESH, Trigger.RESET, State.FRESH, effects=("drop_it",))]
     assert "drop it" in to_markdown(table, Silent)
     assert "fresh --> fresh: reset / drop_it" in to_mermaid(table)
 
@@ -85,7 +85,7 @@ def test_the_models_have_one_choice_for_each_row() -> None:
 
 
 def test_the_models_do_what_the_rows_say() -> None:
-    row = Row(State.ACTIVE, Trigger.EXPIRED, State.STALE, ("mark_dead", "close"), when="names_live_session")
+    row = Row(State.ACTIVE, Trigger.EXPIRED, State.STALE, effects=("mark_dead", "close"), when="names_live_session")
     guard = "state == ACTIVE && trigger == EXPIRED && names_live_session(n)"
     assert f":: {guard} -> mark_dead(n); close(n); state = STALE " in to_promela([row])
     guard = 'd.state = "active" /\\ trigger = "expired" /\\ names_live_session(d, n)'
@@ -93,7 +93,7 @@ def test_the_models_do_what_the_rows_say() -> None:
 
 
 def test_the_models_know_which_rows_they_can_not_tell() -> None:
-    table = [Row(State.FRESH, Trigger.RESET, State.FRESH, ("drop_it",))]
+    table = [Row(State.FRESH, Trigger.RESET, State.FRESH, effects=("drop_it",))]
     for generate in (to_promela, to_tla):
         with pytest.raises(InvalidTable, match=r"fresh --reset--> fresh.*'drop_it'"):
             generate(table)
@@ -150,9 +150,9 @@ def test_the_table_in_words_says_when_each_row_holds_and_what_it_persists() -> N
             """Effect: tell it."""
 
     table = [
-        Row(State.FRESH, Trigger.SUCCEEDED, State.ACTIVE, ("keep", "tell"), when="sees"),
-        Row(State.FRESH, Trigger.SUCCEEDED, State.FRESH, (), unless="sees"),
-        Row(State.ACTIVE, Trigger.RESET, State.FRESH, ("tell",)),
+        Row(State.FRESH, Trigger.SUCCEEDED, State.ACTIVE, effects=("keep", "tell"), when="sees"),
+        Row(State.FRESH, Trigger.SUCCEEDED, State.FRESH, unless="sees"),
+        Row(State.ACTIVE, Trigger.RESET, State.FRESH, effects=("tell",)),
     ]
     assert to_markdown(table, Worded).splitlines() == [
         "| state | trigger | guard | next | what is persisted |",
@@ -171,7 +171,7 @@ def test_words_are_the_first_line_of_a_docstring_and_fit_into_a_cell() -> None:
             And more about it.
             """
 
-    table = [Row(State.FRESH, Trigger.RESET, State.FRESH, ("drop",))]
+    table = [Row(State.FRESH, Trigger.RESET, State.FRESH, effects=("drop",))]
     assert to_markdown(table, Wordy).splitlines()[-1] == "| fresh | reset | always | fresh | drop this \\| that |"
 
 
@@ -199,7 +199,7 @@ def test_the_models_name_states_and_triggers_as_the_table_does() -> None:
 
 def test_guards_stand_in_the_models_only_where_rows_have_them() -> None:
     plain, when, unless = (
-        Row(State.ACTIVE, Trigger.RESET, State.FRESH, ("open",), **guard)
+        Row(State.ACTIVE, Trigger.RESET, State.FRESH, effects=("open",), **guard)
         for guard in ({}, {"when": "names_session"}, {"unless": "names_session"})
     )
     promela, tla = "  :: state == ACTIVE && trigger == RESET{} ->", ' d.state = "active" /\\ trigger = "reset"{} ->'

@@ -1,38 +1,38 @@
 """The decisions: from a snapshot and a command to a step, without any I/O.
 
-Every function here takes the frozen :class:`~fsm.records.Conversation` as it was loaded, and what the command brings
-(times and names come in as arguments: there is no clock and no randomness), and returns a
-:class:`~fsm._core.effects.Step`, or raises and has changed nothing. Committing the step is the store's part, guarded by
-the version of the snapshot; on :class:`~fsm.errors.Conflict` the caller loads again and decides again.
+Every function here takes the frozen :class:`~fsm.records.Conversation` as it was loaded, and what the command brings.
+Times and names are arguments, for there is no clock and no chance here. It returns a :class:`~fsm.store.Step`, or
+raises and has changed nothing. The store commits the step, guarded by the version of the snapshot. On
+:class:`~fsm.errors.Conflict` the caller loads again and decides again.
 
-==================  ==========================================================================
-:func:`begin`      start a turn; renews a stale session, a changed provider, a lapsed turn on its way
-:func:`extend`     lengthen the lease of the running turn
-:func:`heal`       replace the session that the running turn found dead, and let it try again
-:func:`finish`     end the running turn with its result
-:func:`interrupt`  end the running turn without one
-:func:`expire_lease`      end a running turn whose owner is gone
-:func:`late`       keep the text of a turn that had been ended by somebody else
-:func:`reset`      start over with a new session
-==================  ==========================================================================
+==========================  ==================================================================================
+:func:`begin`               start a turn; on its way renew a stale session, a changed provider, an expired turn
+:func:`extend`              lengthen the lease of the running turn
+:func:`heal`                replace the session that the running turn found dead, so that it can ask again
+:func:`finish`              end the running turn with its result
+:func:`interrupt`           end the running turn without a result
+:func:`expire_lease`        end a running turn whose owner is gone
+:func:`record_late_result`  keep the text of a turn that another worker or a reset had ended
+:func:`reset`               start over with a new session
+==========================  ==================================================================================
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 import attrs
 
-from fsm._core.draft import Draft
-from fsm._core.effects import ExtendTurn, MarkSessionDead, OpenSession, StartTurn, Step
+from fsm._core.builder import Builder
+from fsm._core.effects import ExtendTurn, MarkSessionDead, StartTurn, Step
 from fsm._core.table import State, Trigger
 from fsm._core.turn import Answer
 from fsm.content import Block
 from fsm.errors import InvalidTransition
 from fsm.events import INTERRUPTED, Result
-from fsm.records import Conversation, Running, Session, Turn, TurnStatus
+from fsm.records import Conversation, Running, Turn, TurnStatus
 
 __all__ = [
     "begin",
@@ -65,51 +65,53 @@ def begin(
     session that belongs to another provider (G15).
 
     Args:
-        conversation: the snapshot; version 0 for one that is not stored yet.
+        conversation: the snapshot; its version is 0 if it is not stored yet.
         content: the user's message.
         provider: the name of the provider that will answer.
-        owner: who runs the turn.
+        owner: the name of the manager that runs the turn.
         now: the time, in UTC.
-        lease: how long the owner may take without a sign of life.
+        lease: how long the owner may give no sign of life.
         idempotency_key: the caller's name for the turn, or None.
-        metadata: merged into the conversation's.
-        abandoned: whether the running turn's owner is known to have given it up; False if it is known to be at work.
-            Either way the lease does not matter. None if nothing is known, so that the lease decides.
+        metadata: the fields to merge into the conversation's metadata.
+        abandoned: True if the running turn's owner is known to be gone, False if it is known to be at work. Either
+            way the lease does not matter. None if nothing is known, so that the lease decides.
 
     Raises:
         ConversationBusy: another turn is running.
     """
-    draft = Draft(conversation, now)
-    draft.clear_way(abandoned=abandoned)
-    turn = draft.turns = draft.turns + 1
-    if draft.session == 0:
-        draft.session, draft.provider = 1, provider
-        draft.effects.append(OpenSession(Session(1, provider, now, "first turn")))
-    elif draft.provider != provider:
-        reason = f"provider changed from {draft.provider} to {provider}"
-        draft.move(Trigger.RESET, reason, provider=provider, turn=turn)
-    elif draft.state is State.STALE:
-        draft.move(Trigger.RESET, "next turn after a dead session", turn=turn)
-    first = draft.messages + 1
-    draft.effects.append(
-        StartTurn(
-            Turn(
-                number=turn,
-                session_number=draft.session,
-                status=TurnStatus.RUNNING,
-                first_message=first,
-                last_message=first,
-                started_at=now,
-                idempotency_key=idempotency_key,
-                brings_results=any("tool_use_id" in block for block in content),
-            )
-        )
+    builder = Builder(conversation, now)
+    builder.require_idle(abandoned=abandoned)
+    turn = builder.turn_count = builder.turn_count + 1
+    _open_session_for(builder, provider, turn)
+    first = builder.message_count + 1
+    started = Turn(
+        number=turn,
+        session_number=builder.session_number,
+        status=TurnStatus.RUNNING,
+        first_message=first,
+        last_message=first,
+        started_at=now,
+        idempotency_key=idempotency_key,
+        brings_results=any("tool_use_id" in block for block in content),
     )
-    draft.say(turn, "user", content)
-    draft.running = Running(turn, owner, now + lease)
+    builder.effects.append(StartTurn(started))
+    builder.add_message(turn, "user", content)
+    builder.running = Running(turn, owner, now + lease)
     if metadata:
-        draft.metadata = {**draft.metadata, **metadata}
-    return draft.step()
+        builder.metadata = {**builder.metadata, **metadata}
+    return builder.step()
+
+
+def _open_session_for(builder: Builder, provider: str, turn: int) -> None:
+    """Open a session for a turn unless one is open that the turn can go on with."""
+    before = builder.provider
+    builder.change_provider(provider)
+    if builder.session_number == 0:
+        builder.open_session("first turn")
+    elif before != provider:
+        builder.move(Trigger.RESET, f"provider changed from {before} to {provider}", turn=turn)
+    elif builder.state is State.STALE:
+        builder.move(Trigger.RESET, "next turn after a dead session", turn=turn)
 
 
 def extend(conversation: Conversation, *, turn: int, owner: str, now: datetime, lease: timedelta) -> Step:
@@ -118,9 +120,9 @@ def extend(conversation: Conversation, *, turn: int, owner: str, now: datetime, 
     Raises:
         TurnSuperseded: it is not running any more, or not this owner's.
     """
-    draft = Draft(conversation, now)
-    draft.running = attrs.evolve(draft.fenced(turn, owner), until=now + lease)
-    return draft.step()
+    builder = Builder(conversation, now)
+    builder.running = attrs.evolve(builder.check_owner(turn, owner), until=now + lease)
+    return builder.step()
 
 
 def heal(
@@ -133,19 +135,19 @@ def heal(
     lease: timedelta,
     dead: frozenset[str] = frozenset(),
 ) -> Step:
-    """Replace the session that the running turn found dead; the turn goes on and tries again, once (G11).
+    """Replace the session that the running turn found dead; the turn goes on and asks again, once (G11).
 
     Args:
         conversation: the snapshot.
         turn: the running turn.
-        owner: who runs it.
+        owner: the name of the manager that runs it.
         result: its result, whose trigger is ``expired``.
         now: the time, in UTC.
-        lease: how long the second try may take without a sign of life.
-        dead: which of the ids held and named were buried before.
+        lease: how long the second attempt may give no sign of life.
+        dead: those of the ids held and named that had been reported dead before.
 
     Raises:
-        InvalidTransition: the result is no reason to heal.
+        InvalidTransition: the result does not report a dead session.
         TurnSuperseded: the turn is not running any more, or not this owner's.
     """
     if result.trigger is not Trigger.EXPIRED:
@@ -153,12 +155,12 @@ def heal(
             f"a result {result.reason!r} does not report a dead session, so there is nothing to heal; finish the turn",
             conversation.key,
         )
-    draft = Draft(conversation, now)
-    running = draft.fenced(turn, owner)
-    draft.move(result.trigger, result.reason, turn=turn, named=result.session_id, dead=dead)
-    draft.move(Trigger.RESET, "heal", turn=turn)
-    draft.running = attrs.evolve(running, until=now + lease)
-    return draft.step()
+    builder = Builder(conversation, now)
+    running = builder.check_owner(turn, owner)
+    builder.move(result.trigger, result.reason, turn=turn, named=result.session_id, dead=dead)
+    builder.move(Trigger.RESET, "heal", turn=turn)
+    builder.running = attrs.evolve(running, until=now + lease)
+    return builder.step()
 
 
 def finish(
@@ -177,48 +179,48 @@ def finish(
     Args:
         conversation: the snapshot.
         turn: the running turn.
-        owner: who runs it.
+        owner: the name of the manager that runs it.
         result: what the AI reported.
-        answer: what it said, the result among it.
+        answer: what the AI said, with the result.
         now: the time, in UTC.
-        dead: which of the ids held and named were reported dead before.
-        fitted: with how many characters to ask later new sessions, history and message together, after a request was
-            refused for its size; None if nothing new was found out (G22).
+        dead: those of the ids held and named that had been reported dead before.
+        fitted: the size, in characters, of history and message together with which to ask later new sessions, after a
+            request was refused for its size. None if nothing new was found out (G22).
 
     Raises:
         TurnSuperseded: it is not running any more, or not this owner's.
     """
-    draft = Draft(conversation, now)
-    draft.fenced(turn, owner)
-    draft.move(result.trigger, result.reason, turn=turn, named=result.session_id, dead=dead)
+    builder = Builder(conversation, now)
+    builder.check_owner(turn, owner)
+    builder.move(result.trigger, result.reason, turn=turn, named=result.session_id, dead=dead)
     if fitted is not None:
-        draft.window = fitted
-    draft.end(turn, status_of(result), answer)
-    return draft.step()
+        builder.window = fitted
+    builder.end_turn(turn, status_of(result), answer)
+    return builder.step()
 
 
 def interrupt(conversation: Conversation, *, turn: int, owner: str, answer: Answer, now: datetime) -> Step:
-    """End the running turn without a result; what was said so far is kept, the machine does not move.
+    """End the running turn without a result; the answer so far is kept, and the machine does not move.
 
     Raises:
         TurnSuperseded: it is not running any more, or not this owner's.
     """
-    draft = Draft(conversation, now)
-    draft.fenced(turn, owner)
-    draft.end(turn, TurnStatus.INTERRUPTED, answer)
-    return draft.step()
+    builder = Builder(conversation, now)
+    builder.check_owner(turn, owner)
+    builder.end_turn(turn, TurnStatus.INTERRUPTED, answer)
+    return builder.step()
 
 
 def expire_lease(conversation: Conversation, *, now: datetime, abandoned: bool | None = None) -> Step | None:
-    """End a running turn whose lease is over or whose owner gave it up (G9); None if there is none to end.
+    """End a running turn whose lease is over or whose owner is gone (G9); return None if there is none to end.
 
     Args:
         conversation: the snapshot.
         now: the time, in UTC.
         abandoned: what is known of the turn's owner; see :func:`begin`.
     """
-    draft = Draft(conversation, now)
-    return draft.step() if draft.end_lapsed(abandoned=abandoned) else None
+    builder = Builder(conversation, now)
+    return builder.step() if builder.end_abandoned_turn(abandoned=abandoned) else None
 
 
 def record_late_result(
@@ -230,33 +232,37 @@ def record_late_result(
     resumed: str | None = None,
     dead: frozenset[str] = frozenset(),
 ) -> Step | None:
-    """Keep what a turn said after it had been ended by somebody else (G10).
+    """Keep the answer of a turn that another worker or a reset had ended (G10).
 
     The machine does not move and the turn's status stays, so the text never gets into a context. Ids that the late
-    result reports dead are buried (G2), but for one that the conversation holds: it is for the turn that resumes it to
-    find that out.
+    result reports dead are marked (G2). An id that the conversation holds is not: the turn that resumes it will find
+    out.
 
     Args:
         conversation: the snapshot.
         turn: the turn that came late.
-        answer: what it said.
+        answer: what the AI said.
         now: the time, in UTC.
-        resumed: the provider session id that the turn had resumed.
-        dead: which of the ids resumed and named were buried before.
+        resumed: the provider session id that the turn had resumed, or None.
+        dead: those of the ids resumed and named that had been reported dead before.
 
     Returns:
         The step, or None if there is nothing to keep.
     """
-    draft = Draft(conversation, now)
-    result = answer.result
-    if result is not None and result.trigger is Trigger.EXPIRED:
-        for session_id in dict.fromkeys((resumed, result.session_id)):
-            if session_id is not None and session_id not in dead | {conversation.session_id}:
-                draft.effects.append(MarkSessionDead(session_id, draft.session, now))
+    builder = Builder(conversation, now)
+    for session_id in _reported_dead(answer.result, resumed):
+        if session_id not in dead | {conversation.session_id}:
+            builder.effects.append(MarkSessionDead(session_id, builder.session_number, now))
     if answer.messages:
-        draft.answer(turn, answer)
-        draft.effects.append(ExtendTurn(turn, draft.messages))
-    return draft.step() if draft.effects else None
+        builder.add_answer(turn, answer)
+        builder.effects.append(ExtendTurn(turn, builder.message_count))
+    return builder.step() if builder.effects else None
+
+
+def _reported_dead(result: Result | None, resumed: str | None) -> Iterator[str]:
+    """Yield the ids that a result reports dead: the one that was resumed and the one that it names."""
+    if result is not None and result.trigger is Trigger.EXPIRED:
+        yield from (named for named in dict.fromkeys((resumed, result.session_id)) if named is not None)
 
 
 def reset(
@@ -272,7 +278,7 @@ def reset(
 
     Args:
         conversation: the snapshot.
-        reason: why, for the log and the closed session.
+        reason: the reason, for the log and the closed session.
         provider: the provider that the new session belongs to.
         now: the time, in UTC.
         force: end a running turn as ``superseded``.
@@ -281,14 +287,15 @@ def reset(
     Raises:
         ConversationBusy: a turn is running and ``force`` was not given.
     """
-    draft = Draft(conversation, now)
-    draft.clear_way(abandoned=abandoned, force=force)
-    draft.move(Trigger.RESET, reason, provider=provider)
-    return draft.step()
+    builder = Builder(conversation, now)
+    builder.require_idle(abandoned=abandoned, force=force)
+    builder.change_provider(provider)
+    builder.move(Trigger.RESET, reason)
+    return builder.step()
 
 
 def status_of(result: Result) -> TurnStatus:
-    """How a turn with this result stands."""
+    """Return the status of a turn with this result."""
     if result.subtype == INTERRUPTED:
         return TurnStatus.INTERRUPTED
     return TurnStatus.SUCCEEDED if result.trigger is Trigger.SUCCEEDED else TurnStatus.FAILED

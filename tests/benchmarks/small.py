@@ -12,8 +12,9 @@ from statemachine import State as OtherState
 from statemachine import StateMachine
 from transitions import Machine
 
-from fsm._core.machine import Cursor, fire
+from fsm._core.builder import Builder
 from fsm._core.table import State, Trigger
+from fsm.records import Conversation
 from tests.benchmarks.measuring import Row, compare, timed
 
 __all__ = ["imports", "transitions"]
@@ -66,9 +67,13 @@ def transitions(*, count: int = 5000, rounds: int = 9) -> Iterator[Row]:
         for _ in range(count):
             other.succeeded()
 
+    snapshot = Conversation(
+        "k", 1, NOW, NOW, state=State.ACTIVE, version=1, provider="p", session_number=1, session_id="s-1"
+    )
+
     def ours() -> None:
         for _ in range(count):
-            fire(Cursor(State.ACTIVE, "p", 1, "s-1", "success", NOW, "s-1", frozenset()), Trigger.SUCCEEDED)
+            Builder(snapshot, NOW).move(Trigger.SUCCEEDED, "success", named="s-1")
 
     variants = {"bare": bare, "plain": plain, "others": others, "ours": ours}
     found = compare({name: lambda _, one=one: timed(one, count) for name, one in variants.items()}, rounds)

@@ -7,26 +7,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsm import TABLE, InvalidTable, InvalidTransition, Row, State, Trigger
-from fsm._core.effects import BindSession, CloseSession, MarkSessionDead, OpenSession
-from fsm._core.machine import MACHINE, Cursor, build, fire, validate
-from fsm.records import Session
+from fsm._core.builder import MACHINE, Builder
+from fsm._core.effects import BindSession, CloseSession, LogTransition, MarkSessionDead, OpenSession
+from fsm._core.table import build, validate
+from fsm.records import Conversation, Session
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 FRESH, ACTIVE, STALE = State
 SUCCEEDED, FAILED, EXPIRED, RESET = Trigger
 
 
-def cursor(state: State, named: str | None = None, dead: frozenset[str] = frozenset()) -> Cursor:
-    """A cursor in the first session of a conversation."""
-    return Cursor(state, "demo", 1, "held" if state is ACTIVE else None, "why", NOW, named, dead)
+DEAD = frozenset({"dead"})
 
 
-CURSORS = st.builds(
-    cursor,
-    st.sampled_from(State),
-    st.sampled_from([None, "held", "other", "dead"]),
-    st.just(frozenset({"dead"})),
-)
+def builder(state: State, cls: type[Builder] = Builder) -> Builder:
+    """Return a builder on a conversation in its first session."""
+    held = "held" if state is ACTIVE else None
+    conversation = Conversation("k", 1, NOW, NOW, state, 3, "demo", session_number=1, session_id=held)
+    return cls(conversation, NOW)
+
+
+def collected(moved: Builder) -> list[object]:
+    """Return the effects of its moves, their log aside."""
+    return [effect for effect in moved.effects if not isinstance(effect, LogTransition)]
 
 
 @pytest.mark.parametrize(
@@ -70,9 +73,9 @@ def test_each_row_of_the_design_moves_and_persists_what_it_says(
     source: State, trigger: Trigger, named: str | None, target: State, effects: list[object]
 ) -> None:
     """The table of the design, written down a second time by hand."""
-    moved = cursor(source, named)
-    fire(moved, trigger)
-    assert (moved.state, moved.effects) == (target, effects)
+    moved = builder(source)
+    moved.move(trigger, "why", named=named)
+    assert (moved.state, collected(moved)) == (target, effects)
     assert moved.session_id == (None if target is not ACTIVE else named or "held")
 
 
@@ -80,45 +83,44 @@ def test_each_row_of_the_design_moves_and_persists_what_it_says(
 @pytest.mark.parametrize("trigger", [SUCCEEDED, FAILED])
 def test_a_dead_id_that_is_echoed_is_not_adopted(state: State, trigger: Trigger) -> None:
     """G2: whether nothing is held, or another id is."""
-    moved = cursor(state, "dead", frozenset({"dead"}))
-    fire(moved, trigger)
-    assert (moved.state, moved.session_id, moved.effects) == (state, "held" if state is ACTIVE else None, [])
+    moved = builder(state)
+    moved.move(trigger, "why", named="dead", dead=DEAD)
+    assert (moved.state, moved.session_id, collected(moved)) == (state, "held" if state is ACTIVE else None, [])
 
 
-def test_an_id_that_is_dead_already_is_not_buried_again() -> None:
-    """The echo of a dead id on another error adds no second row."""
-    moved = cursor(ACTIVE, "dead", frozenset({"dead"}))
-    fire(moved, EXPIRED)
+def test_an_id_that_is_dead_already_is_not_marked_again() -> None:
+    moved = builder(ACTIVE)
+    moved.move(EXPIRED, "why", named="dead", dead=DEAD)
     assert moved.effects[0] == MarkSessionDead("held", 1, NOW)
     assert isinstance(moved.effects[1], CloseSession)
 
 
-@given(CURSORS, st.sampled_from(Trigger))
-def test_a_trigger_moves_along_the_table_or_raises_and_changes_nothing(moved: Cursor, trigger: Trigger) -> None:
-    """Every pair that has no row is illegal."""
-    source, held = moved.state, moved.session_id
+@given(st.sampled_from(State), st.sampled_from([None, "held", "other", "dead"]), st.sampled_from(Trigger))
+def test_a_trigger_moves_along_the_table_or_raises_and_changes_nothing(
+    source: State, named: str | None, trigger: Trigger
+) -> None:
+    moved = builder(source)
+    held = moved.session_id
     targets = {row.target for row in TABLE if (row.source, row.trigger) == (source, trigger)}
     if targets:
-        fire(moved, trigger)
+        moved.move(trigger, "why", named=named, dead=DEAD)
         assert moved.state in targets
     else:
         with pytest.raises(InvalidTransition, match=f"'k': '{trigger}' is not possible in state '{source}'"):
-            fire(moved, trigger, "k")
-        assert (moved.state, moved.session_id, moved.effects) == (source, held, [])
+            moved.move(trigger, "why", named=named, dead=DEAD)
+        assert (moved.state, moved.session_id, moved.effects, moved.transition_count) == (source, held, [], 0)
 
 
 def test_the_machine_owns_no_model_and_no_automatic_triggers() -> None:
     """One machine for the whole process, with the triggers of the table only."""
-    for machine in (MACHINE, build()):
+    for machine in (MACHINE, build(TABLE, Builder)):
         assert machine.models == []
         assert set(machine.events) == set(Trigger)
         assert machine.has_queue is False
         assert machine.initial == FRESH.name
 
 
-def test_a_table_is_checked_with_the_methods_of_its_own_cursor() -> None:
-    """A machine of one's own is checked like the library's."""
-
+def test_a_table_is_checked_with_the_methods_of_the_class_that_it_moves() -> None:
     class Mute:
         """Has no effects at all."""
 
@@ -127,16 +129,13 @@ def test_a_table_is_checked_with_the_methods_of_its_own_cursor() -> None:
 
 
 def test_an_effect_that_raises_leaves_the_state_as_it_was() -> None:
-    """Effects run before the state changes."""
-
-    class Clumsy(Cursor):
+    class Clumsy(Builder):
         def close(self, _: object) -> None:
             raise ZeroDivisionError
 
-    machine = build(cursor=Clumsy)
-    moved = Clumsy(ACTIVE, "demo", 1, "held", "why", NOW)
+    moved = builder(ACTIVE, Clumsy)
     with pytest.raises(ZeroDivisionError):
-        machine.events[EXPIRED].trigger(moved)
+        moved.move(EXPIRED, "why")
     assert (moved.state, moved.session_id) == (ACTIVE, "held")
 
 
@@ -147,10 +146,10 @@ THERE = Row(FRESH, EXPIRED, STALE)
 @pytest.mark.parametrize(
     ("table", "what"),
     [
-        ([Row(FRESH, RESET, FRESH, ("opne",))], "row «fresh --reset--> fresh»: Cursor has no method 'opne'"),
+        ([Row(FRESH, RESET, FRESH, effects=("opne",))], "row «fresh --reset--> fresh»: Builder has no method 'opne'"),
         (
             [Row(FRESH, RESET, FRESH, when="is_monday")],
-            "row «fresh --reset [is_monday]--> fresh»: Cursor has no method 'is_monday'",
+            "row «fresh --reset [is_monday]--> fresh»: Builder has no method 'is_monday'",
         ),
         (
             [Row(FRESH, RESET, FRESH), Row(FRESH, RESET, STALE)],
@@ -183,10 +182,10 @@ THERE = Row(FRESH, EXPIRED, STALE)
 def test_a_table_that_contradicts_itself_is_refused_by_name(table: list[Row], what: str) -> None:
     """The error names the row or the state."""
     with pytest.raises(InvalidTable) as caught:
-        validate(table)
+        validate(table, Builder)
     assert what in str(caught.value)
 
 
 def test_a_sound_table_is_accepted_whatever_the_order_of_its_rows() -> None:
     """Order means nothing."""
-    validate(TABLE[::-1])
+    validate(TABLE[::-1], Builder)

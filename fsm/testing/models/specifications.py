@@ -33,9 +33,9 @@ WORDS = {"names_live_session", "names_session", "bind", "rebind", "store", "mark
 """The guards and effects that the models know."""
 
 STORES_THE_ERROR = (
-    Row(State.FRESH, Trigger.EXPIRED, State.ACTIVE, ("store",), when="names_session"),
-    Row(State.FRESH, Trigger.EXPIRED, State.FRESH, (), unless="names_session"),
-    Row(State.ACTIVE, Trigger.EXPIRED, State.ACTIVE, ("store",)),
+    Row(State.FRESH, Trigger.EXPIRED, State.ACTIVE, effects=("store",), when="names_session"),
+    Row(State.FRESH, Trigger.EXPIRED, State.FRESH, unless="names_session"),
+    Row(State.ACTIVE, Trigger.EXPIRED, State.ACTIVE, effects=("store",)),
 )
 """What the rows of an expired session are where the id from the error is stored."""
 
