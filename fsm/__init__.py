@@ -15,8 +15,8 @@ starts a new provider session with its context rebuilt from the stored history.
 from typing import TYPE_CHECKING, Any
 
 from fsm._core.table import TABLE, Row, State, Trigger
-from fsm._core.turn import RunningTurn
 from fsm.context import ContextWindow
+from fsm.conversations import AsyncConversations, Conversations
 from fsm.errors import (
     Closed,
     Conflict,
@@ -45,8 +45,11 @@ from fsm.store import BaseStore, BatchingStore, Store
 if TYPE_CHECKING:
     from fsm.aio import AsyncSessionManager
 
+    __version__: str
+
 __all__ = [
     "TABLE",
+    "AsyncConversations",
     "AsyncProvider",
     "AsyncSessionManager",
     "BaseProvider",
@@ -58,6 +61,7 @@ __all__ = [
     "Conversation",
     "ConversationBusy",
     "ConversationNotFound",
+    "Conversations",
     "CorruptRecord",
     "Event",
     "FSMError",
@@ -74,7 +78,6 @@ __all__ = [
     "Result",
     "Row",
     "Running",
-    "RunningTurn",
     "SchemaVersionError",
     "Session",
     "SessionManager",
@@ -94,9 +97,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """The asynchronous manager, when it is asked for: anyio and asyncio take longer to import than all the rest."""
+    """Return the asynchronous manager or the version, imported when asked for: both take longer than all the rest."""
     if name == "AsyncSessionManager":
         from fsm.aio import AsyncSessionManager
 
         return AsyncSessionManager
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("conversation-fsm")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,44 +1,59 @@
 """The asynchronous manager: the same conversations, on an event loop.
 
-:class:`AsyncSessionManager` works under asyncio and trio (by anyio) and is as thin a shell as its synchronous twin: it
-awaits the same coroutines of the same driver. The store is called in a bounded pool of threads, so the loop never
-waits for a disk, and no more turns run at once than it was told. What comes at the same time goes to a thread together
-(:mod:`fsm._runtime.bundles`).
+:class:`AsyncSessionManager` works under asyncio and trio (by anyio). It awaits the same coroutines of the same engine
+as its synchronous twin. The store is called in a bounded number of threads, so that the loop never waits for a disk.
 
-A cancellation, wherever it strikes, ends the turn as ``interrupted`` before it goes on its way (G9).
+If the caller is cancelled, wherever that strikes, the turn is ended as ``interrupted`` before the cancellation goes on
+(G9).
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
+from types import TracebackType
 from typing import Any, Self
 
 import anyio
 
-from fsm._runtime.engine import Driver
+from fsm._runtime.engine import Engine
 from fsm._runtime.log import LOGGER
-from fsm._runtime.loop_adapters import LoopPorts
-from fsm._runtime.settings import Observer, OnBusy, Settings, utc_now
-from fsm._runtime.streamed import Streamed
+from fsm._runtime.loop_adapters import LoopAdapter
+from fsm._runtime.observers import Observer
+from fsm._runtime.replay import ReplayedTurn
+from fsm._runtime.settings import OnBusy, Settings, utc_now
+from fsm._runtime.turn_runner import TurnRunner
 from fsm.content import Content
 from fsm.context import ContextWindow
+from fsm.conversations import AsyncConversations, Conversations
 from fsm.errors import ConversationBusy, InvalidInput
 from fsm.events import Event
 from fsm.provider import AsyncProvider, Provider
-from fsm.records import Conversation, Message, Session, Transition, Turn
+from fsm.records import Conversation
 from fsm.reply import Reply
 from fsm.store import Store
 
 __all__ = ["AsyncSessionManager", "AsyncStreamedTurn"]
 
 
-class AsyncStreamedTurn(Streamed):
-    """A running turn whose events are read with ``async for``; see :meth:`AsyncSessionManager.stream`.
+class AsyncStreamedTurn:
+    """A running turn: read its events with ``async for``; see :meth:`AsyncSessionManager.stream`.
 
     One task at a time reads it.
+
+    Attributes:
+        key: the conversation.
+        number: the number of the turn.
     """
+
+    def __init__(self, turn: TurnRunner | ReplayedTurn) -> None:
+        self._turn = turn
+        self.key = turn.key
+        self.number = turn.number
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.number} of {self.key!r}>"
 
     def __aiter__(self) -> Self:
         return self
@@ -49,8 +64,18 @@ class AsyncStreamedTurn(Streamed):
             raise StopAsyncIteration
         return event
 
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return self._turn.text
+
+    @property
+    def reply(self) -> Reply:
+        """The reply, once the turn has ended; see :attr:`fsm.manager.StreamedTurn.reply`."""
+        return self._turn.reply
+
     async def aclose(self) -> None:
-        """End the turn as ``interrupted`` if it has not ended; what was said is kept. A closed turn has a reply.
+        """End the turn as ``interrupted`` if it has not ended; the answer so far is kept. A closed turn has a reply.
 
         Raises:
             StoreError: the store refused; ``error.reply`` holds what was answered (G16).
@@ -61,22 +86,22 @@ class AsyncStreamedTurn(Streamed):
 class AsyncSessionManager:
     """Conversations with one AI, kept in one store, for applications on asyncio or trio.
 
+    A manager is an asynchronous context manager; see :class:`fsm.SessionManager`.
+
     Args:
         store: where the conversations are kept, such as ``persistence.SQLStore``; it is called in threads.
-        provider: the AI. One that has only the synchronous ``stream`` is read in threads.
+        provider: the AI. A provider that has only the synchronous ``stream`` is read in threads.
         heal: see :class:`fsm.SessionManager`, also for the next six.
         context: how much of the stored history a new session is told.
-        lease: for how many seconds a turn may give no sign of life before other workers may end it.
+        lease: the seconds that a turn may give no sign of life before other workers may end it.
         on_busy: ``raise``, or ``wait``.
-        busy_timeout: for how many seconds to wait.
-        observers: called on the event loop with each transition after it was committed.
-        clock: tells the time as an aware ``datetime`` in UTC.
-        max_turns: how many turns may run at once in one event loop. For more, ``on_busy`` says what to do, and
-            ``busy_timeout`` for how long to wait.
-        threads: how many threads may call the store at once in one event loop, and how many may read a synchronous
-            provider. Where steps share a transaction (``store.supports_batches``), commits have a thread to
-            themselves, and
-            so have the reads that begin a turn: those that come at the same time go there together.
+        busy_timeout: the seconds to wait.
+        observers: functions that are called on the event loop with each transition after it was committed.
+        clock: a function that returns the time as an aware ``datetime`` in UTC.
+        max_turns: the number of turns that may run at once in one event loop. For more, ``on_busy`` says what to do,
+            and ``busy_timeout`` for how long to wait.
+        threads: the number of threads that may call the store at once in one event loop, and the number that may read
+            a synchronous provider. A store with group commit lets their commits share a transaction.
 
     Raises:
         InvalidInput: an argument is not usable.
@@ -86,8 +111,8 @@ class AsyncSessionManager:
     >>> from fsm.providers import DemoProvider
     >>> from persistence import SQLStore
     >>> async def main():
-    ...     manager = AsyncSessionManager(SQLStore("sqlite:///:memory:"), DemoProvider())
-    ...     return await manager.send("ticket-42", "Where is my parcel?")
+    ...     async with AsyncSessionManager(SQLStore("sqlite:///:memory:"), DemoProvider()) as manager:
+    ...         return await manager.send("ticket-42", "Where is my parcel?")
     >>> anyio.run(main).state
     <State.ACTIVE: 'active'>
     """
@@ -122,10 +147,38 @@ class AsyncSessionManager:
             observers=observers,
             clock=clock,
         )
-        self._ports = LoopPorts(store, provider, threads=threads, max_turns=max_turns)
-        self._driver = Driver(store, self._ports, settings)
-        self._store = store
+        self._adapter = LoopAdapter(provider, threads=threads, max_turns=max_turns)
+        self._engine = Engine(store, self._adapter, settings)
+        talks = Conversations.of(self._engine.commands, observers)
+        self._conversations = AsyncConversations.of(talks, store, self._adapter)
         self._max_turns = max_turns
+        self._shown = f"<{type(self).__name__} of {settings.provider!r} on {store!r}>"
+
+    def __repr__(self) -> str:
+        return self._shown
+
+    async def __aenter__(self) -> Self:
+        self._engine.check_open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Refuse new turns from now on. Closing twice is a no-op."""
+        self._engine.is_closed = True
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._engine.is_closed
+
+    @property
+    def conversations(self) -> AsyncConversations:
+        """The conversations of the store, and all that can be done with them without the AI."""
+        return self._conversations
 
     async def send(
         self,
@@ -136,10 +189,10 @@ class AsyncSessionManager:
         metadata: Mapping[str, Any] | None = None,
     ) -> Reply:
         """Send a message and wait for the whole answer; see :meth:`fsm.SessionManager.send`."""
-        async with self.stream(key, content, idempotency_key=idempotency_key, metadata=metadata) as turn:
-            async for _ in turn:
-                pass
-        return turn.reply
+        async with self._place(key) as busy_timeout:
+            return await self._engine.send(
+                key, content, idempotency_key=idempotency_key, metadata=metadata, busy_timeout=busy_timeout
+            )
 
     @asynccontextmanager
     async def stream(
@@ -164,7 +217,7 @@ class AsyncSessionManager:
         True
         """
         async with self._place(key) as busy_timeout:
-            begun = await self._driver.begin(
+            begun = await self._engine.begin(
                 key, content, idempotency_key=idempotency_key, metadata=metadata, busy_timeout=busy_timeout
             )
             try:
@@ -174,10 +227,10 @@ class AsyncSessionManager:
 
     @asynccontextmanager
     async def _place(self, key: str) -> AsyncIterator[float]:
-        """Hold one of the places for turns in this event loop; yields how many seconds are left to wait for others."""
-        places = self._ports.places
-        settings = self._driver.settings
-        began = self._ports.elapsed()
+        """Hold one of the places for turns in this event loop; yield the seconds that are left to wait for others."""
+        places = self._adapter.places
+        settings = self._engine.settings
+        began = self._adapter.elapsed()
         try:
             places.acquire_nowait()
         except anyio.WouldBlock:
@@ -190,40 +243,14 @@ class AsyncSessionManager:
                     f"{self._max_turns} turns run in this event loop, as many as max_turns lets; try again later", key
                 ) from None
         try:
-            yield max(0.0, settings.busy_timeout - (self._ports.elapsed() - began))
+            yield max(0.0, settings.busy_timeout - (self._adapter.elapsed() - began))
         finally:
             places.release()
 
     async def reset(self, key: str, *, reason: str = "asked for", force: bool = False) -> Conversation:
-        """Start over with a new provider session; see :meth:`fsm.SessionManager.reset`."""
-        return await self._driver.reset(key, reason=reason, force=force)
+        """Start over with a new session of this manager's provider; see :meth:`fsm.SessionManager.reset`."""
+        return await self._engine.reset(key, reason=reason, force=force)
 
     async def recover(self) -> list[Conversation]:
-        """End the running turns whose owner is gone or whose lease is over (G9)."""
-        return await self._driver.recover()
-
-    async def conversation(self, key: str) -> Conversation:
-        """The conversation as it stands; raises :class:`~fsm.errors.ConversationNotFound`."""
-        return await self._driver.load(key)
-
-    async def conversations(self, *, limit: int | None = None, after: str | None = None) -> Sequence[Conversation]:
-        """The first ``limit`` conversations in the order of their keys, from the one after key ``after`` on."""
-        return await self._ports.call(self._store.conversations, limit=limit, after=after)
-
-    async def messages(self, key: str, *, limit: int | None = None, before: int | None = None) -> Sequence[Message]:
-        """The newest ``limit`` messages before number ``before``, oldest first; failed turns' messages included."""
-        return await self._ports.call(self._store.messages, await self.conversation(key), limit=limit, before=before)
-
-    async def turns(self, key: str, *, limit: int | None = None, before: int | None = None) -> Sequence[Turn]:
-        """The newest ``limit`` turns before number ``before``, oldest first."""
-        return await self._ports.call(self._store.turns, await self.conversation(key), limit=limit, before=before)
-
-    async def sessions(self, key: str, *, limit: int | None = None, before: int | None = None) -> Sequence[Session]:
-        """The newest ``limit`` sessions before number ``before``, oldest first; each with its parent."""
-        return await self._ports.call(self._store.sessions, await self.conversation(key), limit=limit, before=before)
-
-    async def transitions(
-        self, key: str, *, limit: int | None = None, before: int | None = None
-    ) -> Sequence[Transition]:
-        """The newest ``limit`` moves before number ``before``, oldest first: a path of the table (G6)."""
-        return await self._ports.call(self._store.transitions, await self.conversation(key), limit=limit, before=before)
+        """End the running turns whose owner is gone; see :meth:`fsm.Conversations.recover`."""
+        return await self._engine.recover()

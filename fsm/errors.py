@@ -8,7 +8,8 @@ to the caller (guarantee G16).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from copy import copy
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from fsm.reply import Reply
@@ -51,6 +52,19 @@ class FSMError(Exception):
         self.message = message
         self.key = key
         self.reply = reply
+
+    def completed(self, *, key: str | None = None, reply: Reply | None = None) -> Self:
+        """Return the same error with what it lacked, to be raised in its place.
+
+        Args:
+            key: the conversation, if the error names none.
+            reply: the reply, if the error has none.
+        """
+        other = copy(self)
+        other.key, other.reply = self.key or key, self.reply or reply
+        other.args = (self.message, other.key, other.reply)
+        other.__cause__ = self.__cause__
+        return other.with_traceback(self.__traceback__)
 
     def __str__(self) -> str:
         return self.message if self.key is None else f"conversation {self.key!r}: {self.message}"

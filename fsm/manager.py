@@ -1,70 +1,91 @@
 """The synchronous manager: what an application embeds.
 
-:class:`SessionManager` is a thin shell. It lets the driver's coroutines run to their end in one go, for its ports never
-wait on an event loop: a store is called, a provider is read, and the thread sleeps, right where it stands.
+:class:`SessionManager` is a thin shell over the engine. The engine's coroutines run to their end in one go, because
+nothing in them waits on an event loop: the caller's thread calls the store, reads the provider, and sleeps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, Self, TypeVar
+from types import TracebackType
+from typing import Any, Self
 
-from fsm._runtime.adapters import ThreadPorts
-from fsm._runtime.engine import Driver
-from fsm._runtime.settings import Observer, OnBusy, Settings, utc_now
-from fsm._runtime.streamed import Streamed
+from fsm._runtime.adapters import InlineAdapter
+from fsm._runtime.engine import Engine
+from fsm._runtime.inline import run
+from fsm._runtime.observers import Observer
+from fsm._runtime.replay import ReplayedTurn
+from fsm._runtime.settings import OnBusy, Settings, utc_now
+from fsm._runtime.turn_runner import TurnRunner
 from fsm.content import Content
 from fsm.context import ContextWindow
+from fsm.conversations import Conversations
 from fsm.events import Event
 from fsm.provider import Provider
-from fsm.records import Conversation, Message, Session, Transition, Turn
+from fsm.records import Conversation
 from fsm.reply import Reply
 from fsm.store import Store
 
 __all__ = ["SessionManager", "StreamedTurn"]
 
-R = TypeVar("R")
 
-
-def _run(coroutine: Coroutine[Any, Any, R]) -> R:
-    """Run a coroutine whose ports never wait to its end."""
-    try:
-        coroutine.send(None)
-    except StopIteration as stop:
-        result: R = stop.value
-        return result
-    coroutine.close()
-    raise RuntimeError("a port of the synchronous manager has waited; its store or provider is an asynchronous one")
-
-
-class StreamedTurn(Streamed):
-    """A running turn whose events are read by iterating over it; see :meth:`SessionManager.stream`.
+class StreamedTurn:
+    """A running turn: iterate over it for its events; see :meth:`SessionManager.stream`.
 
     One thread at a time reads it.
+
+    Attributes:
+        key: the conversation.
+        number: the number of the turn.
     """
+
+    def __init__(self, turn: TurnRunner | ReplayedTurn) -> None:
+        self._turn = turn
+        self.key = turn.key
+        self.number = turn.number
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.number} of {self.key!r}>"
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Event:
-        event = _run(self._turn.pull())
+        event = run(self._turn.pull())
         if event is None:
             raise StopIteration
         return event
 
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return self._turn.text
+
+    @property
+    def reply(self) -> Reply:
+        """The reply, once the turn has ended.
+
+        Raises:
+            RuntimeError: it has not ended; read its events to the end first.
+        """
+        return self._turn.reply
+
     def close(self) -> None:
-        """End the turn as ``interrupted`` if it has not ended; what was said is kept. A closed turn has a reply.
+        """End the turn as ``interrupted`` if it has not ended; the answer so far is kept. A closed turn has a reply.
 
         Raises:
             StoreError: the store refused; ``error.reply`` holds what was answered (G16).
         """
-        _run(self._turn.close())
+        run(self._turn.close())
 
 
 class SessionManager:
     """Conversations with one AI, kept in one store. Any number of threads may use one manager.
+
+    A manager is a context manager. Once it is closed it refuses new turns; turns that had begun may be read to their
+    end. It does not close the store, which it did not open.
 
     Args:
         store: where the conversations are kept, such as ``persistence.SQLStore``.
@@ -72,12 +93,13 @@ class SessionManager:
         heal: replace a session that a turn finds dead within that turn, once (G11). Without it the turn fails, the
             conversation is stale, and the next turn starts the new session.
         context: how much of the stored history a new session is told.
-        lease: for how many seconds a turn may give no sign of life before other workers may end it. Set it above your
+        lease: the seconds that a turn may give no sign of life before other workers may end it. Set it above your
             provider's longest silence. None for 600, or 60 more than that silence if it is known and longer.
-        on_busy: what to do when another turn runs in the conversation: ``raise``, or ``wait`` for it.
-        busy_timeout: for how many seconds to wait for it.
-        observers: called with each :class:`~fsm.Transition` after it was committed; what they raise is logged.
-        clock: tells the time as an aware ``datetime`` in UTC.
+        on_busy: ``raise`` if another turn runs in the conversation, or ``wait`` for it.
+        busy_timeout: the seconds to wait for it.
+        observers: functions that are called with each :class:`~fsm.Transition` after it was committed. What they raise
+            is logged.
+        clock: a function that returns the time as an aware ``datetime`` in UTC.
 
     Raises:
         InvalidInput: an argument is not usable.
@@ -85,8 +107,8 @@ class SessionManager:
     >>> from fsm import SessionManager
     >>> from fsm.providers import DemoProvider
     >>> from persistence import SQLStore
-    >>> manager = SessionManager(SQLStore("sqlite:///:memory:"), DemoProvider())
-    >>> reply = manager.send("ticket-42", "Where is my parcel?")
+    >>> with SessionManager(SQLStore("sqlite:///:memory:"), DemoProvider()) as manager:
+    ...     reply = manager.send("ticket-42", "Where is my parcel?")
     >>> reply.state, reply.healed
     (<State.ACTIVE: 'active'>, False)
     """
@@ -116,8 +138,35 @@ class SessionManager:
             observers=observers,
             clock=clock,
         )
-        self._driver = Driver(store, ThreadPorts(provider), settings)
-        self._store = store
+        self._engine = Engine(store, InlineAdapter(provider), settings)
+        self._conversations = Conversations.of(self._engine.commands, observers)
+        self._shown = f"<{type(self).__name__} of {settings.provider!r} on {store!r}>"
+
+    def __repr__(self) -> str:
+        return self._shown
+
+    def __enter__(self) -> Self:
+        self._engine.check_open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Refuse new turns from now on. Closing twice is a no-op."""
+        self._engine.is_closed = True
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._engine.is_closed
+
+    @property
+    def conversations(self) -> Conversations:
+        """The conversations of the store, and all that can be done with them without the AI."""
+        return self._conversations
 
     def send(
         self,
@@ -132,8 +181,8 @@ class SessionManager:
         Args:
             key: the conversation; it begins with its first message.
             content: text, or a list of blocks.
-            idempotency_key: your name for this message. A message with a name that the conversation knows is not
-                sent again; its stored reply is returned (G13).
+            idempotency_key: your name for this message. If the conversation knows the name, the message is not sent
+                again: its stored reply is returned (G13).
             metadata: a JSON object, merged into the conversation's.
 
         Returns:
@@ -146,10 +195,7 @@ class SessionManager:
             StoreError: the store refused; ``error.reply`` holds what was answered, if anything was (G16).
             TurnSuperseded: a reset or another worker ended the turn first (G10).
         """
-        with self.stream(key, content, idempotency_key=idempotency_key, metadata=metadata) as turn:
-            for _ in turn:
-                pass
-        return turn.reply
+        return run(self._engine.send(key, content, idempotency_key=idempotency_key, metadata=metadata))
 
     @contextmanager
     def stream(
@@ -163,7 +209,7 @@ class SessionManager:
         """Send a message and read the answer as it comes.
 
         Iterate over the turn for its events; afterwards it has a ``reply``. Leaving the block early ends the turn as
-        ``interrupted`` and keeps what was said. Arguments and errors are those of :meth:`send`.
+        ``interrupted`` and keeps the answer so far. Arguments and errors are those of :meth:`send`.
 
         >>> from fsm.providers import DemoProvider
         >>> from persistence import SQLStore
@@ -173,62 +219,21 @@ class SessionManager:
         >>> turn.reply.result is events[-1]
         True
         """
-        begun = self._driver.begin(key, content, idempotency_key=idempotency_key, metadata=metadata)
-        turn = StreamedTurn(_run(begun))
+        begun = self._engine.begin(key, content, idempotency_key=idempotency_key, metadata=metadata)
+        turn = StreamedTurn(run(begun))
         try:
             yield turn
         finally:
             turn.close()
 
     def reset(self, key: str, *, reason: str = "asked for", force: bool = False) -> Conversation:
-        """Start over with a new provider session; the stored history stays and its context is rebuilt.
+        """Start over with a new session of this manager's provider; the stored history stays and is told again.
 
-        Args:
-            key: the conversation.
-            reason: why, in a line; kept with the closed session.
-            force: end a running turn as ``superseded`` instead of raising.
-
-        Raises:
-            ConversationNotFound: there is none of this key.
-            ConversationBusy: a turn is running, and ``force`` was not given.
-            InvalidInput, StoreError: see :meth:`send`.
+        With ``on_busy="wait"`` it waits for a running turn. Arguments and errors are those of
+        :meth:`fsm.Conversations.reset`.
         """
-        return _run(self._driver.reset(key, reason=reason, force=force))
+        return run(self._engine.reset(key, reason=reason, force=force))
 
     def recover(self) -> list[Conversation]:
-        """End the running turns whose owner is gone or whose lease is over, as ``interrupted`` (G9).
-
-        Safe to call at any time, by any number of workers. The next turn of a conversation does it by itself.
-
-        Returns:
-            The conversations in which a turn was ended.
-        """
-        return _run(self._driver.recover())
-
-    def conversation(self, key: str) -> Conversation:
-        """The conversation as it stands.
-
-        Raises:
-            ConversationNotFound: there is none of this key.
-        """
-        return _run(self._driver.load(key))
-
-    def conversations(self, *, limit: int | None = None, after: str | None = None) -> Sequence[Conversation]:
-        """The first ``limit`` conversations in the order of their keys, from the one after key ``after`` on."""
-        return self._store.conversations(limit=limit, after=after)
-
-    def messages(self, key: str, *, limit: int | None = None, before: int | None = None) -> Sequence[Message]:
-        """The newest ``limit`` messages before number ``before``, oldest first; failed turns' messages included."""
-        return self._store.messages(self.conversation(key), limit=limit, before=before)
-
-    def turns(self, key: str, *, limit: int | None = None, before: int | None = None) -> Sequence[Turn]:
-        """The newest ``limit`` turns before number ``before``, oldest first."""
-        return self._store.turns(self.conversation(key), limit=limit, before=before)
-
-    def sessions(self, key: str, *, limit: int | None = None, before: int | None = None) -> Sequence[Session]:
-        """The newest ``limit`` sessions before number ``before``, oldest first; each with its parent."""
-        return self._store.sessions(self.conversation(key), limit=limit, before=before)
-
-    def transitions(self, key: str, *, limit: int | None = None, before: int | None = None) -> Sequence[Transition]:
-        """The newest ``limit`` moves before number ``before``, oldest first: a path of the table (G6)."""
-        return self._store.transitions(self.conversation(key), limit=limit, before=before)
+        """End the running turns whose owner is gone; see :meth:`fsm.Conversations.recover`."""
+        return run(self._engine.recover())

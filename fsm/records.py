@@ -11,6 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
+import attrs
 from attrs import field, frozen
 
 from fsm._core.table import INITIAL, State, Trigger
@@ -19,6 +20,7 @@ from fsm.content import Block, text_of
 __all__ = [
     "Conversation",
     "Message",
+    "Record",
     "Role",
     "Running",
     "Session",
@@ -28,6 +30,32 @@ __all__ = [
 ]
 
 Role = Literal["user", "assistant"]
+
+
+class Record:
+    """What all records share."""
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as an object that can be written as JSON: times in ISO 8601, states by their names.
+
+        >>> from datetime import UTC
+        >>> Running(1, "worker-1", datetime(2026, 1, 1, tzinfo=UTC)).to_dict()
+        {'turn': 1, 'owner': 'worker-1', 'until': '2026-01-01T00:00:00+00:00'}
+        """
+        return attrs.asdict(self, filter=_is_told, value_serializer=_as_json)  # type: ignore[arg-type]
+
+
+def _is_told(attribute: attrs.Attribute[Any], _: object) -> bool:
+    """Leave out a result as the provider printed it: that is not stored, and may hold anything."""
+    return attribute.name != "raw"
+
+
+def _as_json(_: object, __: object, value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return value.value if isinstance(value, StrEnum) else value
 
 
 class TurnStatus(StrEnum):
@@ -43,7 +71,7 @@ class TurnStatus(StrEnum):
 
 
 @frozen
-class Running:
+class Running(Record):
     """The one turn that runs in a conversation, and who may finish it.
 
     Attributes:
@@ -58,7 +86,7 @@ class Running:
 
 
 @frozen
-class Conversation:
+class Conversation(Record):
     """A conversation as it stood at one version: the snapshot that decisions are made from.
 
     Attributes:
@@ -98,7 +126,7 @@ class Conversation:
 
 
 @frozen
-class Session:
+class Session(Record):
     """One period in which a conversation is bound to one provider context; immutable once closed.
 
     Attributes:
@@ -123,7 +151,7 @@ class Session:
 
 
 @frozen
-class Turn:
+class Turn(Record):
     """One user message and all that the AI answered to it, as stored.
 
     Attributes:
@@ -163,7 +191,7 @@ class Turn:
 
 
 @frozen
-class Message:
+class Message(Record):
     """One message, as stored; never changed, never removed (G4).
 
     Attributes:
@@ -193,7 +221,7 @@ class Message:
 
 
 @frozen
-class Transition:
+class Transition(Record):
     """One move of the machine, as logged.
 
     Attributes:

@@ -149,6 +149,11 @@ class Store(Protocol):
         ...
 
     @abstractmethod
+    def count(self) -> int:
+        """Return the number of conversations."""
+        ...
+
+    @abstractmethod
     def running(
         self, *, until: datetime | None = None, limit: int = 100, after: Conversation | None = None
     ) -> Sequence[Conversation]:

@@ -219,6 +219,7 @@ class Statements:
                 Turn.conversation == _place("conversation"), Turn.idempotency_key == _place("idempotency_key")
             )
         )
+        self.count = self._compile(Conversation.select(fn.COUNT(SQL("*"))))
         self.conversations = self._compile(
             Conversation.select(*_fields(Conversation))
             .where(Conversation.key > _place("after"))

@@ -252,6 +252,11 @@ class SQLStore:
         values = {"after": after, "limit": bound("limit", limit)}
         return self._read("conversation", self._sql.conversations, values, reading.read_conversation)
 
+    def count(self) -> int:
+        """Return the number of conversations."""
+        ((number,),) = self._transactions.select(self._sql.count, {}, None)
+        return int(number)
+
     def running(
         self, *, until: datetime | None = None, limit: int = 100, after: Conversation | None = None
     ) -> list[Conversation]:

@@ -13,6 +13,7 @@ import anyio.lowlevel
 import pytest
 
 from fsm import (
+    AsyncConversations,
     AsyncSessionManager,
     ConversationBusy,
     CorruptRecord,
@@ -27,8 +28,10 @@ from fsm import (
     TurnStatus,
     TurnSuperseded,
 )
-from fsm._runtime.adapters import Events, Failed
-from fsm._runtime.loop_adapters import LoopPorts
+from fsm._runtime.adapters import OnFailure, ProviderEvents
+from fsm._runtime.engine import Engine
+from fsm._runtime.loop_adapters import LoopAdapter
+from fsm._runtime.settings import Settings
 from fsm.content import text_block
 from fsm.events import EXPIRED
 from fsm.providers import DemoProvider
@@ -80,11 +83,15 @@ async def test_a_dead_session_is_healed_within_the_turn(store: SQLStore) -> None
     reply = await manager.send("k", "what is my name?")
     assert "“my name is Ada”" in reply.text
     assert (reply.healed, reply.state) == (True, State.ACTIVE)
-    assert [session.parent for session in await manager.sessions("k")] == [None, 1]
-    assert [move.target for move in await manager.transitions("k")][1:] == [State.STALE, State.FRESH, State.ACTIVE]
-    assert [message.role for message in await manager.messages("k", limit=2)] == ["user", "assistant"]
-    assert [turn.healed for turn in await manager.turns("k")] == [False, True]
-    assert [conversation.key for conversation in await manager.conversations()] == ["k"]
+    assert [session.parent for session in await manager.conversations.sessions("k")] == [None, 1]
+    assert [move.target for move in await manager.conversations.transitions("k")][1:] == [
+        State.STALE,
+        State.FRESH,
+        State.ACTIVE,
+    ]
+    assert [message.role for message in await manager.conversations.messages("k", limit=2)] == ["user", "assistant"]
+    assert [turn.healed for turn in await manager.conversations.turns("k")] == [False, True]
+    assert [conversation.key for conversation in await manager.conversations.list()] == ["k"]
     assert (await manager.reset("k")).state is State.FRESH
     assert await manager.recover() == []
 
@@ -96,7 +103,7 @@ async def test_each_table_is_read_in_pages(store: SQLStore, read: str) -> None:
     for number in range(3):
         await manager.send("k", f"message {number}")
         await manager.reset("k")
-    page = getattr(manager, read)
+    page = getattr(manager.conversations, read)
     rows = list(await page("k"))
     assert [row.number for row in rows] == list(range(1, len(rows) + 1))
     assert list(await page("k", limit=2)) == rows[-2:]
@@ -109,8 +116,8 @@ async def test_conversations_are_listed_in_pages_by_key(store: SQLStore) -> None
     manager = AsyncSessionManager(store, DemoProvider())
     for key in ("c", "a", "b"):
         await manager.send(key, "hello")
-    assert [conversation.key for conversation in await manager.conversations(limit=2)] == ["a", "b"]
-    assert [conversation.key for conversation in await manager.conversations(after="b")] == ["c"]
+    assert [conversation.key for conversation in await manager.conversations.list(limit=2)] == ["a", "b"]
+    assert [conversation.key for conversation in await manager.conversations.list(after="b")] == ["c"]
 
 
 async def test_send_passes_on_the_idempotency_key_and_the_metadata(store: SQLStore) -> None:
@@ -119,7 +126,7 @@ async def test_send_passes_on_the_idempotency_key_and_the_metadata(store: SQLSto
     first = await manager.send("k", "hello", idempotency_key="once", metadata={"tier": "gold"})
     again = await manager.send("k", "hello", idempotency_key="once")
     assert (again.turn, again.replayed, first.replayed) == (first.turn, True, False)
-    assert (await manager.conversation("k")).metadata == {"tier": "gold"}
+    assert (await manager.conversations.get("k")).metadata == {"tier": "gold"}
 
 
 async def test_a_reset_is_asked_for_or_forced(store: SQLStore) -> None:
@@ -132,7 +139,7 @@ async def test_a_reset_is_asked_for_or_forced(store: SQLStore) -> None:
             await manager.reset("k", force=True)
             [event async for event in turn]
     await manager.reset("k", reason="the user has left")
-    assert [session.closed_reason for session in await manager.sessions("k")] == [
+    assert [session.closed_reason for session in await manager.conversations.sessions("k")] == [
         "asked for",
         "the user has left",
         None,
@@ -242,7 +249,7 @@ async def test_no_more_turns_run_at_once_than_the_manager_was_told(store: SQLSto
             for number in range(12):
                 tasks.start_soon(manager.send, f"k{number}", "hello")
     assert most == 3
-    assert len(await manager.conversations()) == 12
+    assert len(await manager.conversations.list()) == 12
 
 
 async def test_no_more_threads_call_the_store_than_the_manager_was_told(sqlite_url: str) -> None:
@@ -280,8 +287,8 @@ async def test_many_turns_of_one_conversation_wait_for_each_other(store: SQLStor
         for number in range(8):
             tasks.start_soon(manager.send, "k", f"{number}")
             await anyio.lowlevel.checkpoint()
-    assert [turn.status for turn in await manager.turns("k")] == [TurnStatus.SUCCEEDED] * 8
-    said = [message.text for message in await manager.messages("k") if message.role == "user"]
+    assert [turn.status for turn in await manager.conversations.turns("k")] == [TurnStatus.SUCCEEDED] * 8
+    said = [message.text for message in await manager.conversations.messages("k") if message.role == "user"]
     assert said == [str(number) for number in range(8)]
 
 
@@ -332,25 +339,6 @@ def test_both_managers_behave_alike_if_they_are_told_nothing() -> None:
     }
 
 
-async def test_turns_that_come_at_once_share_transactions(sqlite_url: str) -> None:
-    """Each is answered, and each step is handed over once."""
-
-    class Noting(SQLStore):
-        def commit_many(self, steps: Any) -> Any:
-            bundles.append(len(steps))
-            return super().commit_many(steps)
-
-    bundles: list[int] = []
-    with Noting(sqlite_url) as store:
-        manager = AsyncSessionManager(store, DemoProvider())
-        async with anyio.create_task_group() as tasks:
-            for number in range(20):
-                tasks.start_soon(manager.send, f"k{number}", "hello")
-        assert [conversation.version for conversation in store.conversations()] == [2] * 20
-    assert sum(bundles) == 40
-    assert len(bundles) < 20
-
-
 async def test_a_look_that_fails_costs_no_neighbour_its_own(store: SQLStore) -> None:
     """Both go to the store in one bundle."""
     manager = AsyncSessionManager(store, DemoProvider())
@@ -388,37 +376,37 @@ async def test_a_store_that_stands_in_for_another_is_not_gone_past(store: SQLSto
     passing = Passing()
     manager = AsyncSessionManager(passing, DemoProvider())
     await manager.send("k", "hello")
-    assert passing.committed == (await manager.conversation("k")).version == 2
+    assert passing.committed == (await manager.conversations.get("k")).version == 2
 
 
 class Ticking:
     """Events of which each is counted."""
 
-    def __init__(self, events: Events, tick: Callable[[], None]) -> None:
+    def __init__(self, events: ProviderEvents, tick: Callable[[], None]) -> None:
         self._events = events
         self._tick = tick
 
-    async def __anext__(self) -> object:
-        event = await self._events.__anext__()
+    async def read(self) -> object:
+        event = await self._events.read()
         self._tick()
         await anyio.lowlevel.checkpoint()
         return event
 
-    async def aclose(self) -> None:
-        await self._events.aclose()
+    async def close(self) -> None:
+        await self._events.close()
 
-    def close_later(self, failed: Failed) -> None:
-        self._events.close_later(failed)
+    def close_later(self, on_failure: OnFailure) -> None:
+        self._events.close_later(on_failure)
 
     async def settle(self) -> None:
         await self._events.settle()
 
 
-class Countdown(LoopPorts):
-    """Ports that cancel at the nth thing that is awaited, before or after it is done."""
+class Countdown(LoopAdapter):
+    """Cancels at the nth thing that is awaited, before or after it is done."""
 
-    def __init__(self, store: SQLStore, provider: Any, at: int, cancels: list[Callable[[], None]]) -> None:
-        super().__init__(store, provider, threads=4, max_turns=4)
+    def __init__(self, provider: Any, at: int, cancels: list[Callable[[], None]]) -> None:
+        super().__init__(provider, threads=4, max_turns=4)
         self.left = at
         self._cancels = cancels
 
@@ -433,23 +421,23 @@ class Countdown(LoopPorts):
         self._tick()
         return result
 
-    def events(self, request: Request) -> Events:
+    def events(self, request: Request) -> ProviderEvents:
         return Ticking(super().events(request), self._tick)
 
 
 async def cancelled_at(
     store: SQLStore, at: int, run: Callable[[Awaitable[Any], list[Callable[[], None]]], Awaitable[bool]]
 ) -> bool:
-    """Cancel a turn that heals at its nth await; check what is left; whether it was reached at all."""
+    """Cancel a turn that heals at its nth await; check what is left; return whether it was reached at all."""
     key = f"k{at}"
     provider = Polite(ANSWER, DEAD, ANSWER, ANSWER)
-    manager = AsyncSessionManager(store, provider)
-    await manager.send(key, "hello")
+    await AsyncSessionManager(store, provider).send(key, "hello")
     cancels: list[Callable[[], None]] = []
-    manager._driver.ports = countdown = Countdown(store, provider, at, cancels)
-    came_through = await run(manager.send(key, "again"), cancels)
+    countdown = Countdown(provider, at, cancels)
+    engine = Engine(store, countdown, Settings.of(store, provider, ("astream",)))
+    came_through = await run(engine.send(key, "again"), cancels)
     assert came_through == (countdown.left <= 0)
-    conversation = await AsyncSessionManager(store, provider).conversation(key)
+    conversation = await AsyncConversations(store).get(key)
     assert conversation.running is None, f"cancelled at await {at}"
     statuses = [turn.status for turn in store.turns(conversation)]
     assert statuses[0] is TurnStatus.SUCCEEDED
@@ -474,7 +462,7 @@ async def test_a_cancellation_at_any_await_ends_the_turn_and_comes_through(store
     at = 1
     while await cancelled_at(store, at, in_scope):
         at += 1
-    assert at > 15
+    assert at > 10
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -494,11 +482,11 @@ async def test_asyncios_own_cancel_at_any_await_ends_the_turn_and_comes_through(
     at = 1
     while await cancelled_at(store, at, in_task):
         at += 1
-    assert at > 15
+    assert at > 10
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_many_turns_that_share_bundles_are_cancelled_at_random_and_every_conversation_is_whole(
+async def test_many_turns_at_once_are_cancelled_at_random_and_every_conversation_is_whole(
     store: SQLStore, seed: int
 ) -> None:
     """G1 to G9: nobody's cancellation costs a neighbour its turn, and what was answered is stored."""
@@ -519,7 +507,7 @@ async def test_many_turns_that_share_bundles_are_cancelled_at_random_and_every_c
     assert check_database(store).conversations == 30
     statuses = set()
     for key, turns in answered.items():
-        stored = {turn.number: turn.status for turn in await manager.turns(key)}
+        stored = {turn.number: turn.status for turn in await manager.conversations.turns(key)}
         statuses |= set(stored.values())
         assert {stored[turn] for turn in turns} == {TurnStatus.SUCCEEDED}
     assert statuses == {TurnStatus.SUCCEEDED, TurnStatus.INTERRUPTED}
@@ -527,7 +515,7 @@ async def test_many_turns_that_share_bundles_are_cancelled_at_random_and_every_c
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.parametrize("seed", range(5))
-async def test_many_tasks_that_share_bundles_are_cancelled_by_asyncio_and_every_conversation_is_whole(
+async def test_many_tasks_at_once_are_cancelled_by_asyncio_and_every_conversation_is_whole(
     store: SQLStore, seed: int
 ) -> None:
     """The same, by what goes through every shield."""

@@ -6,7 +6,7 @@ import pytest
 
 from fsm import FSMError, InvalidTransition, Reply, State, TurnFailed, TurnStatus
 
-REPLY = Reply("k", 1, "half", State.ACTIVE, TurnStatus.INTERRUPTED)
+REPLY = Reply(key="k", turn=1, text="half", state=State.ACTIVE, status=TurnStatus.INTERRUPTED)
 
 
 @pytest.mark.parametrize("kind", [FSMError, InvalidTransition, TurnFailed])

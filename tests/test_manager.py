@@ -1,11 +1,11 @@
 """The synchronous manager: what its callers see, told with real stores and the demo provider."""
 
 import logging
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import anyio
 import attrs
 import pytest
 
@@ -15,11 +15,13 @@ from fsm import (
     ContextWindow,
     ConversationBusy,
     ConversationNotFound,
+    Event,
     FSMError,
     InvalidContent,
     InvalidInput,
     InvalidKey,
     ProviderError,
+    Reply,
     Request,
     Result,
     SessionManager,
@@ -39,6 +41,7 @@ from fsm.content import Block
 from fsm.events import EXPIRED
 from fsm.providers import DemoProvider
 from persistence import SQLStore
+from tests.begun import abandoned_turn
 
 ANSWER = [TextDelta("one "), TextDelta("two"), Result(session_id="s-1")]
 DEAD = Result(subtype=EXPIRED, is_error=True, session_id="s-1")
@@ -65,7 +68,7 @@ def manager(store: SQLStore, *script: Any, **options: Any) -> SessionManager:
 
 def moves(sessions: SessionManager) -> list[tuple[State, Trigger, State]]:
     """The log of the conversation k."""
-    return [(move.source, move.trigger, move.target) for move in sessions.transitions("k")]
+    return [(move.source, move.trigger, move.target) for move in sessions.conversations.transitions("k")]
 
 
 def test_a_dead_session_is_healed_within_the_turn_that_finds_it_dead(store: SQLStore) -> None:
@@ -83,9 +86,9 @@ def test_a_dead_session_is_healed_within_the_turn_that_finds_it_dead(store: SQLS
         (State.STALE, Trigger.RESET, State.FRESH),
         (State.FRESH, Trigger.SUCCEEDED, State.ACTIVE),
     ]
-    first, second = sessions.sessions("k")
+    first, second = sessions.conversations.sessions("k")
     assert (first.closed_reason, second.opened_reason, second.parent) == (EXPIRED, "heal", 1)
-    assert sessions.turns("k")[-1].session_number == 2
+    assert sessions.conversations.turns("k")[-1].session_number == 2
 
 
 def test_without_healing_the_turn_fails_and_the_next_one_remembers(store: SQLStore) -> None:
@@ -96,7 +99,7 @@ def test_without_healing_the_turn_fails_and_the_next_one_remembers(store: SQLSto
     provider.forget()
     reply = sessions.send("k", "what is my name?")
     assert (reply.state, reply.status, reply.text) == (State.STALE, TurnStatus.FAILED, "")
-    assert sessions.conversation("k").state is State.STALE
+    assert sessions.conversations.get("k").state is State.STALE
     assert "“my name is Ada”" in sessions.send("k", "and now?").text
 
 
@@ -114,7 +117,7 @@ def test_the_result_is_stored_before_it_is_handed_out(store: SQLStore) -> None:
     sessions = manager(store, ANSWER)
     with sessions.stream("k", "hello") as turn:
         for event in turn:
-            ended = store.turns(sessions.conversation("k"))[0].status is TurnStatus.SUCCEEDED
+            ended = store.turns(sessions.conversations.get("k"))[0].status is TurnStatus.SUCCEEDED
             assert ended == isinstance(event, Result)
 
 
@@ -137,8 +140,8 @@ def test_an_abandoned_stream_is_interrupted_and_its_text_kept(store: SQLStore) -
     with sessions.stream("k", "again") as turn:
         next(iter(turn))
     assert (turn.reply.status, turn.reply.text, turn.reply.result) == (TurnStatus.INTERRUPTED, "one ", None)
-    assert sessions.conversation("k").session_id == "s-1"
-    assert [message.text for message in sessions.messages("k")] == ["hello", "one two", "again", "one "]
+    assert sessions.conversations.get("k").session_id == "s-1"
+    assert [message.text for message in sessions.conversations.messages("k")] == ["hello", "one two", "again", "one "]
     sessions.reset("k")
     sessions.send("k", "now")
     assert [message.text for message in provider.requests[-1].history] == ["hello", "one two"]
@@ -150,7 +153,7 @@ def test_an_exception_in_the_callers_block_interrupts_the_turn_and_comes_through
     with pytest.raises(ZeroDivisionError), sessions.stream("k", "hello") as turn:
         next(iter(turn))
         raise ZeroDivisionError
-    assert sessions.turns("k")[0].status is TurnStatus.INTERRUPTED
+    assert sessions.conversations.turns("k")[0].status is TurnStatus.INTERRUPTED
 
 
 def test_abandoning_closes_the_provider(store: SQLStore) -> None:
@@ -189,9 +192,9 @@ def test_a_provider_that_breaks_its_contract_gets_a_clear_error_and_its_turn_is_
     assert caught.value.key == "k"
     assert "secret" not in str(caught.value)
     assert (caught.value.reply.status, caught.value.reply.text) == (status, text)
-    (turn,) = sessions.turns("k")
+    (turn,) = sessions.conversations.turns("k")
     assert turn.status is status
-    assert "".join(message.text for message in sessions.messages("k")[1:]) == text
+    assert "".join(message.text for message in sessions.conversations.messages("k")[1:]) == text
     assert sessions.send("k", "again").status is TurnStatus.SUCCEEDED
 
 
@@ -251,42 +254,13 @@ def test_a_busy_conversation_says_so_and_the_others_go_on(store: SQLStore) -> No
             sessions.send("k", "me too")
         assert sessions.send("other", "hello").status is TurnStatus.SUCCEEDED
         list(turn)
-    assert [message.text for message in sessions.messages("k")] == ["hello", "one two"]
-
-
-def test_waiting_turns_are_served_in_the_order_in_which_they_came(store: SQLStore) -> None:
-    """`on_busy="wait"`, in one process."""
-    sessions = manager(store, ANSWER, on_busy="wait")
-    others = []
-    with sessions.stream("k", "first") as turn:
-        for number in range(3):
-            thread = threading.Thread(target=sessions.send, args=("k", f"waiting {number}"))
-            thread.start()
-            others.append(thread)
-            while len(sessions._driver._waiting._queues._waiting.get("k", ())) <= number:
-                pass
-        list(turn)
-    for thread in others:
-        thread.join(timeout=30)
-    said = [message.text for message in sessions.messages("k") if message.role == "user"]
-    assert said == ["first", "waiting 0", "waiting 1", "waiting 2"]
-    assert sessions._driver._waiting._queues._waiting == {}
+    assert [message.text for message in sessions.conversations.messages("k")] == ["hello", "one two"]
 
 
 def test_waiting_ends_with_its_timeout(store: SQLStore) -> None:
     """With the error of a busy conversation."""
     sessions = manager(store, ANSWER, on_busy="wait", busy_timeout=0.05)
     with sessions.stream("k", "first"), pytest.raises(ConversationBusy):
-        sessions.send("k", "second")
-
-
-def test_who_waits_behind_others_for_too_long_is_told(store: SQLStore) -> None:
-    """Even if it never was the first."""
-    sessions = manager(store, ANSWER, on_busy="wait", busy_timeout=0.05)
-    with (
-        sessions._driver._waiting._queues.ticket("k"),
-        pytest.raises(ConversationBusy, match="'k': others have waited"),
-    ):
         sessions.send("k", "second")
 
 
@@ -315,8 +289,8 @@ def test_a_worker_whose_lease_was_taken_over_finishes_nothing(store: SQLStore) -
         assert quick.send("k", "quick").text == "one two"
         list(events)
     assert caught.value.reply.text == "one two"
-    assert [turn.status for turn in quick.turns("k")] == [TurnStatus.INTERRUPTED, TurnStatus.SUCCEEDED]
-    assert [(message.turn, message.text) for message in quick.messages("k")] == [
+    assert [turn.status for turn in quick.conversations.turns("k")] == [TurnStatus.INTERRUPTED, TurnStatus.SUCCEEDED]
+    assert [(message.turn, message.text) for message in quick.conversations.messages("k")] == [
         (1, "slow"),
         (2, "quick"),
         (2, "one two"),
@@ -336,54 +310,51 @@ def test_a_late_death_buries_the_id_that_was_resumed(store: SQLStore) -> None:
         clock.advance(61)
         quick.reset("k")
         list(turn)
-    assert store.dead(quick.conversation("k"), ["s-1"]) == {"s-1"}
+    assert store.dead(quick.conversations.get("k"), ["s-1"]) == {"s-1"}
 
 
-def test_a_reset_ends_a_turn_that_its_own_manager_gave_up(store: SQLStore) -> None:
-    """Without force, and for the provider of whoever resets (G15)."""
-    sessions = manager(store)
-    hanging = sessions.stream("k", "hello")
-    sessions._driver.forget("k", hanging.__enter__().number)
-    assert sessions.reset("k").running is None
-    SessionManager(store, DemoProvider(name="another")).reset("k")
-    assert [session.provider for session in sessions.sessions("k")] == ["demo", "demo", "another"]
-    hanging.__exit__(None, None, None)
-
-
-def test_a_reset_waits_for_the_turn_of_its_own_conversation(store: SQLStore) -> None:
-    """And for no other."""
-    sessions = manager(store, on_busy="wait", busy_timeout=0.05)
-    sessions.send("k", "hello")
-    with sessions._driver._waiting._queues.ticket("k"), pytest.raises(ConversationBusy, match="others have waited"):
-        sessions.reset("k")
-    with sessions._driver._waiting._queues.ticket("other"):
-        assert sessions.reset("k").session_number == 2
+def test_a_reset_ends_a_turn_whose_worker_is_gone(store: SQLStore) -> None:
+    """Without force, and for the provider of the manager that resets (G15)."""
+    abandoned_turn(store)
+    assert manager(store).reset("k").running is None
+    another = SessionManager(store, DemoProvider(name="another"))
+    another.reset("k")
+    assert [session.provider for session in another.conversations.sessions("k")] == ["demo", "demo", "another"]
 
 
 @pytest.mark.parametrize("kind", [SessionManager, AsyncSessionManager])
 def test_a_manager_behaves_as_it_was_told(store: SQLStore, kind: Any) -> None:
-    """Both kinds."""
-    told = {
-        "heal": False,
-        "context": ContextWindow(max_messages=3),
-        "lease": 5.0,
-        "on_busy": "wait",
-        "busy_timeout": 2.0,
-        "observers": [print],
-        "clock": Clock(),
-    }
-    settings = kind(store, DemoProvider(), **told)._driver.settings
-    assert {name: getattr(settings, name) for name in told} == told
-    assert (settings.provider, settings.wants_transcript, settings.check_content) == ("demo", False, None)
+    clock, moves = Clock(), []
+    provider = DemoProvider([ANSWER, ANSWER, ANSWER, DEAD, ANSWER])
+    options: Any = {"context": ContextWindow(max_messages=2), "lease": 5.0, "clock": clock, "observers": [moves.append]}
+    sessions = kind(store, provider, heal=False, **options)
+
+    async def talk() -> list[Reply]:
+        replies = [sessions.send("k", f"message {number}") for number in range(5)]
+        return [reply if kind is SessionManager else await reply for reply in replies]
+
+    replies = anyio.run(talk)
+    assert [reply.healed for reply in replies] == [False] * 5
+    assert [len(request.history) for request in provider.requests] == [0, 0, 0, 0, 2]
+    assert [move.target for move in moves][-3:] == [State.STALE, State.FRESH, State.FRESH]
+    assert store.load("k").updated_at == clock.now
 
 
-def test_a_turn_lasts_ten_minutes_without_a_sign_of_life_unless_told_otherwise(store: SQLStore) -> None:
-    """Both kinds of manager."""
-    clock = Clock()
-    for kind in (SessionManager, AsyncSessionManager):
-        settings = kind(store, DemoProvider(), clock=clock)._driver.settings
-        assert (settings.lease_length, settings.busy_timeout) == (timedelta(minutes=10), 60.0)
-        assert (settings.on_busy, settings.heal) == ("raise", True)
+@pytest.mark.parametrize("kind", [SessionManager, AsyncSessionManager])
+@pytest.mark.parametrize(("told", "seconds"), [({}, 600), ({"lease": 5.0}, 5)])
+def test_a_turn_lasts_ten_minutes_without_a_sign_of_life_unless_told_otherwise(
+    store: SQLStore, kind: Any, told: dict[str, Any], seconds: int
+) -> None:
+    clock, seen = Clock(), []
+
+    class Looking(DemoProvider):
+        def stream(self, request: Request) -> Iterator[Event]:
+            seen.append(store.load("k").running.until - clock.now)
+            return super().stream(request)
+
+    sending = kind(store, Looking(), clock=clock, **told).send
+    anyio.run(sending, "k", "hello") if kind is AsyncSessionManager else sending("k", "hello")
+    assert seen == [timedelta(seconds=seconds)]
 
 
 def test_a_worker_that_comes_back_late_does_not_ask_a_session_that_died_meanwhile(store: SQLStore) -> None:
@@ -411,20 +382,16 @@ def test_recover_ends_turns_whose_lease_is_over_and_no_others(store: SQLStore) -
     clock.advance(31)
     assert [conversation.key for conversation in janitor.recover()] == ["dead"]
     assert janitor.recover() == []
-    assert janitor.turns("dead")[0].status is TurnStatus.INTERRUPTED
-    assert janitor.conversation("alive").running is not None
+    assert janitor.conversations.turns("dead")[0].status is TurnStatus.INTERRUPTED
+    assert janitor.conversations.get("alive").running is not None
     for stream in kept:
         stream.__exit__(None, None, None)
 
 
-def test_a_turn_that_its_own_manager_gave_up_does_not_block_it(store: SQLStore) -> None:
-    """Whatever the lease: nobody else can still be running it."""
-    sessions = manager(store, ANSWER)
-    hanging = sessions.stream("k", "hello")
-    turn = hanging.__enter__()
-    sessions._driver.forget("k", turn.number)
-    assert sessions.send("k", "again").turn == 2
-    hanging.__exit__(None, None, None)
+def test_a_turn_whose_worker_is_gone_does_not_block_its_conversation(store: SQLStore) -> None:
+    """Whatever its lease: no process can still be running it."""
+    abandoned_turn(store)
+    assert manager(store, ANSWER).send("k", "again").turn == 2
 
 
 def test_a_forced_reset_supersedes_the_running_turn(store: SQLStore) -> None:
@@ -436,8 +403,8 @@ def test_a_forced_reset_supersedes_the_running_turn(store: SQLStore) -> None:
         after = sessions.reset("k", reason="the user has left", force=True)
         assert (after.state, after.session_number) == (State.FRESH, 2)
         list(turn)
-    assert sessions.turns("k")[0].status is TurnStatus.SUPERSEDED
-    assert sessions.sessions("k")[0].closed_reason == "the user has left"
+    assert sessions.conversations.turns("k")[0].status is TurnStatus.SUPERSEDED
+    assert sessions.conversations.sessions("k")[0].closed_reason == "the user has left"
 
 
 @pytest.mark.parametrize("reason", ["", "  ", "x" * 513, "two\nlines", None])
@@ -452,7 +419,7 @@ def test_a_reason_may_have_512_characters(store: SQLStore) -> None:
     sessions = manager(store)
     sessions.send("k", "hello")
     sessions.reset("k", reason="x" * 512)
-    assert sessions.sessions("k")[0].closed_reason == "x" * 512
+    assert sessions.conversations.sessions("k")[0].closed_reason == "x" * 512
 
 
 def test_the_same_idempotency_key_reaches_the_provider_once(store: SQLStore) -> None:
@@ -638,10 +605,10 @@ def test_observers_hear_of_each_move_after_it_was_committed_and_can_do_no_harm(
         raise ZeroDivisionError
 
     sessions = manager(
-        store, ANSWER, observers=[broken, lambda move: heard.append((move, sessions.conversation(move.key).state))]
+        store, ANSWER, observers=[broken, lambda move: heard.append((move, sessions.conversations.get(move.key).state))]
     )
     assert sessions.send("k", "hello").text == "one two"
-    assert heard == [(sessions.transitions("k")[0], State.ACTIVE)]
+    assert heard == [(sessions.conversations.transitions("k")[0], State.ACTIVE)]
     assert "observer.call_failed" in caplog.messages
 
 
@@ -708,20 +675,20 @@ def test_a_manager_that_could_not_work_is_refused(store: SQLStore, options: dict
         SessionManager(store, object())  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("read", ["conversation", "messages", "turns", "sessions", "transitions", "reset"])
+@pytest.mark.parametrize("read", ["get", "messages", "turns", "sessions", "transitions", "reset"])
 def test_what_does_not_exist_is_not_found(store: SQLStore, read: str) -> None:
     """A conversation begins with its first message."""
     with pytest.raises(ConversationNotFound, match="'nobody': there is none of this key"):
-        getattr(manager(store), read)("nobody")
+        getattr(manager(store).conversations, read)("nobody")
 
 
-@pytest.mark.parametrize("read", ["conversation", "messages", "turns", "sessions", "transitions", "reset"])
+@pytest.mark.parametrize("read", ["get", "messages", "turns", "sessions", "transitions", "reset"])
 def test_what_can_be_no_key_is_refused_in_reading_too(store: SQLStore, read: str) -> None:
     """Before the database is asked."""
     with pytest.raises(InvalidKey):
-        getattr(manager(store), read)("\udc80")
+        getattr(manager(store).conversations, read)("\udc80")
     with pytest.raises(InvalidKey):
-        manager(store).conversations(after="\udc80")
+        manager(store).conversations.list(after="\udc80")
 
 
 def test_conversations_are_listed_in_pages_by_key(store: SQLStore) -> None:
@@ -729,8 +696,8 @@ def test_conversations_are_listed_in_pages_by_key(store: SQLStore) -> None:
     sessions = manager(store)
     for key in ("c", "a", "b"):
         sessions.send(key, "hello")
-    assert [conversation.key for conversation in sessions.conversations(limit=2)] == ["a", "b"]
-    assert [conversation.key for conversation in sessions.conversations(after="b")] == ["c"]
+    assert [conversation.key for conversation in sessions.conversations.list(limit=2)] == ["a", "b"]
+    assert [conversation.key for conversation in sessions.conversations.list(after="b")] == ["c"]
 
 
 @pytest.mark.parametrize("read", ["messages", "turns", "sessions", "transitions"])
@@ -740,7 +707,7 @@ def test_each_table_is_read_in_pages(store: SQLStore, read: str) -> None:
     for number in range(3):
         sessions.send("k", f"message {number}")
         sessions.reset("k")
-    page = getattr(sessions, read)
+    page = getattr(sessions.conversations, read)
     rows = list(page("k"))
     assert [row.number for row in rows] == list(range(1, len(rows) + 1))
     assert list(page("k", limit=2)) == rows[-2:]
@@ -750,7 +717,7 @@ def test_each_table_is_read_in_pages(store: SQLStore, read: str) -> None:
 
 def test_an_asynchronous_store_is_told_from_a_synchronous_one(store: SQLStore) -> None:
     """A port that waits has no place in the synchronous manager."""
-    from fsm.manager import _run
+    from fsm._runtime.inline import run
 
     class Waits:
         def __await__(self) -> Iterator[None]:
@@ -760,7 +727,7 @@ def test_an_asynchronous_store_is_told_from_a_synchronous_one(store: SQLStore) -
         await Waits()
 
     with pytest.raises(RuntimeError, match="asynchronous"):
-        _run(wait())
+        run(wait())
 
 
 class Interrupting(SQLStore):
@@ -796,7 +763,6 @@ def test_a_begin_that_was_cut_off_and_can_not_be_taken_back_does_not_block_its_m
         sessions = manager(store, ANSWER)
         with pytest.raises(KeyboardInterrupt):
             sessions.send("k", "cut off")
-        assert not sessions._driver._live
         assert sessions.send("k", "again").turn == 2
 
 
@@ -814,9 +780,8 @@ def test_a_begin_that_was_cut_off_and_superseded_keeps_nothing(sqlite_url: str) 
         sessions = manager(store)
         with pytest.raises(KeyboardInterrupt):
             sessions.send("k", "cut off")
-        conversation = sessions.conversation("k")
+        conversation = sessions.conversations.get("k")
         assert (conversation.version, conversation.message_count) == (2, 1)
-        assert not sessions._driver._live
 
 
 @pytest.mark.parametrize("cut_off", ["before", "after"])
@@ -832,7 +797,6 @@ def test_a_begin_that_was_cut_off_leaves_no_running_turn(url: str, cut_off: str,
             sessions.send("k", "cut off")
         conversation = store.load("k")
         assert conversation is None or conversation.running is None
-        assert not sessions._driver._live
         assert SessionManager(store, DemoProvider()).send("k", "again").status is TurnStatus.SUCCEEDED
 
 
@@ -846,9 +810,9 @@ def test_an_end_that_was_cut_off_is_stored_once(url: str, cut_off: str, status: 
             next(events)
             store.cut_off = cut_off
             list(events)
-        (ended,) = sessions.turns("k")
+        (ended,) = sessions.conversations.turns("k")
         assert (ended.status, ended.subtype) == (status, "success" if cut_off == "after" else None)
-        assert [message.text for message in sessions.messages("k")] == ["hello", "one two"]
+        assert [message.text for message in sessions.conversations.messages("k")] == ["hello", "one two"]
 
 
 def test_a_janitor_who_finds_one_turn_ended_goes_on_with_the_others(url: str) -> None:
@@ -873,13 +837,10 @@ def test_a_janitor_who_finds_one_turn_ended_goes_on_with_the_others(url: str) ->
             stream.__exit__(None, None, None)
 
 
-def test_recover_ends_a_turn_that_its_own_manager_gave_up(store: SQLStore) -> None:
+def test_recover_ends_a_turn_whose_worker_is_gone(store: SQLStore) -> None:
     """Its lease does not matter (G9)."""
-    sessions = manager(store)
-    hanging = sessions.stream("k", "hello")
-    sessions._driver.forget("k", hanging.__enter__().number)
-    assert [ended.key for ended in sessions.recover()] == ["k"]
-    hanging.__exit__(None, None, None)
+    abandoned_turn(store)
+    assert [ended.key for ended in manager(store).recover()] == ["k"]
 
 
 def test_a_conversation_whose_owner_is_gone_is_ended_before_its_key_is_asked_again(store: SQLStore) -> None:
@@ -913,7 +874,7 @@ def test_two_janitors_do_not_get_in_each_others_way(url: str) -> None:
 @pytest.mark.parametrize("broken_from", [1, 2])
 def test_a_store_that_always_conflicts_is_given_up(url: str, broken_from: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its own error, at the turn's beginning or at its end."""
-    monkeypatch.setattr("fsm._runtime.turn_queue.TRIES", 3)
+    monkeypatch.setattr("fsm._runtime.engine.TRIES", 3)
     monkeypatch.setattr("fsm._runtime.turn_commits.TRIES", 3)
 
     class Stubborn(SQLStore):
@@ -984,7 +945,6 @@ def test_a_begin_that_the_store_refuses_runs_nothing(sqlite_url: str) -> None:
         sessions = manager(store)
         with pytest.raises(StoreError):
             sessions.send("k", "hello")
-        assert not sessions._driver._live
 
 
 def test_a_late_text_that_the_store_refuses_comes_with_the_reply(sqlite_url: str) -> None:

@@ -69,12 +69,13 @@ def play(store: Any, script: list[Any]) -> tuple[list[Event], SessionManager, De
     with sessions.stream("k", "hello", idempotency_key="once") as turn:
         events = list(turn)
     check_encodes(*map(as_values, events), turn.reply.text)
-    for message in sessions.messages("k"):
+    for message in sessions.conversations.messages("k"):
         check_encodes(message.content, message.provider_data)
-    stored = sessions.turns("k")[0]
+    stored = sessions.conversations.turns("k")[0]
     check_encodes(stored.errors, stored.usage)
     assert (
-        turn.reply.text == "".join(message.text for message in sessions.messages("k") if message.role == "assistant")
+        turn.reply.text
+        == "".join(message.text for message in sessions.conversations.messages("k") if message.role == "assistant")
         or turn.reply.status is not TurnStatus.SUCCEEDED
     )
     assert sessions.send("k", "again").status is TurnStatus.SUCCEEDED
@@ -108,7 +109,7 @@ DELTAS = {
 def test_halves_of_a_character_are_joined_across_deltas_or_replaced(store: Any, deltas: list[str], whole: str) -> None:
     events, sessions, provider = play(store, [*map(TextDelta, deltas), GOOD])
     assert said(events) == whole
-    assert sessions.messages("k")[1].text == whole
+    assert sessions.conversations.messages("k")[1].text == whole
     assert [message.text for message in provider.requests[-1].history][:2] == ["hello", whole]
 
 
@@ -117,7 +118,10 @@ def test_deltas_are_what_their_text_would_be_in_one(pieces: list[str]) -> None:
     events, sessions, _ = play(ReferenceStore(), [*map(TextDelta, pieces), GOOD])
     whole = well_formed("".join(pieces))
     assert said(events) == whole
-    assert "".join(message.text for message in sessions.messages("k")[1:2] if message.role == "assistant") == whole
+    assert (
+        "".join(message.text for message in sessions.conversations.messages("k")[1:2] if message.role == "assistant")
+        == whole
+    )
 
 
 BETWEEN = {
@@ -133,7 +137,10 @@ def test_halves_that_a_call_parts_are_not_joined(store: Any, between: list[Any])
     told = [type(event) for event in events]
     assert told.index(ToolUse) > 0
     assert said(events[: told.index(ToolUse)]) == f"a{LOST}", "the half before a call is told before the call"
-    assert "".join(message.text for message in sessions.messages("k")[1:] if message.turn == 1) == f"a{LOST}{LOST}b"
+    assert (
+        "".join(message.text for message in sessions.conversations.messages("k")[1:] if message.turn == 1)
+        == f"a{LOST}{LOST}b"
+    )
 
 
 def test_tool_calls_and_their_results_are_well_formed_too(store: Any) -> None:
@@ -149,7 +156,7 @@ def test_tool_calls_and_their_results_are_well_formed_too(store: Any) -> None:
     assert events[0] == ToolUse("t1", "add", {"path": f"caf{LOST}", "nested": [{LOST: SMILE}]})
     assert events[1] == ToolResult("t1", [{"type": "text", "text": f"o{LOST}"}])
     assert events[3] == ToolResult("t2", f"file{LOST}.txt", is_error=True)
-    (call,) = [b for m in sessions.messages("k") for b in m.content if b.get("id") == "t1"]
+    (call,) = [b for m in sessions.conversations.messages("k") for b in m.content if b.get("id") == "t1"]
     assert call["input"] == {"path": f"caf{LOST}", "nested": [{LOST: SMILE}]}
 
 
@@ -174,29 +181,29 @@ def test_a_result_is_well_formed(store: Any, result: Result) -> None:
     assert isinstance(told, Result)
     for name in ("text", "content", "provider_data", "usage", "errors"):
         assert getattr(told, name) == well_formed(getattr(result, name)), name
-    stored = sessions.turns("k")[0]
+    stored = sessions.conversations.turns("k")[0]
     assert (stored.errors, stored.usage) == (told.errors, told.usage)
     if told.content is not None:
-        assert sessions.messages("k")[1].content == told.content
+        assert sessions.conversations.messages("k")[1].content == told.content
     if told.provider_data is not None:
-        assert sessions.messages("k")[1].provider_data == told.provider_data
+        assert sessions.conversations.messages("k")[1].provider_data == told.provider_data
 
 
 def test_a_half_that_is_held_when_the_caller_leaves_is_stored_well_formed(store: Any) -> None:
     sessions = SessionManager(store, DemoProvider([[TextDelta("a"), TextDelta("b" + HIGH), TextDelta("c"), GOOD]]))
     with sessions.stream("k", "hello") as turn:
         events = [next(turn), next(turn)]
-    check_encodes(*map(as_values, events), turn.reply.text, *(m.content for m in sessions.messages("k")))
+    check_encodes(*map(as_values, events), turn.reply.text, *(m.content for m in sessions.conversations.messages("k")))
     assert turn.reply.text.startswith(said(events))
-    assert sessions.messages("k")[1].text == turn.reply.text
+    assert sessions.conversations.messages("k")[1].text == turn.reply.text
 
 
 def test_a_half_that_is_held_when_the_provider_raises_is_stored_well_formed(store: Any) -> None:
     sessions = SessionManager(store, DemoProvider([[TextDelta("a" + HIGH), RuntimeError()]]))
     with pytest.raises(Exception, match="RuntimeError") as caught:
         sessions.send("k", "hello")
-    check_encodes(caught.value.reply.text, *(message.content for message in sessions.messages("k")))  # type: ignore[attr-defined]
-    assert sessions.messages("k")[1].text == f"a{LOST}"
+    check_encodes(caught.value.reply.text, *(message.content for message in sessions.conversations.messages("k")))  # type: ignore[attr-defined]
+    assert sessions.conversations.messages("k")[1].text == f"a{LOST}"
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -208,6 +215,6 @@ def test_an_async_manager_tells_the_same(deltas: list[str], whole: str, backend:
             events = [event async for event in turn]
         check_encodes(*map(as_values, events))
         assert said(events) == turn.reply.text == whole
-        assert (await sessions.messages("k"))[1].text == whole
+        assert (await sessions.conversations.messages("k"))[1].text == whole
 
     anyio.run(talk, backend=backend)

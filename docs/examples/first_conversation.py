@@ -14,7 +14,7 @@ manager = SessionManager(store, provider)
 print(manager.send("ticket-42", "Where is my parcel?").text)
 print(manager.send("ticket-42", "It was sent on Monday.").text)
 
-conversation = manager.conversation("ticket-42")
+conversation = manager.conversations.get("ticket-42")
 print(conversation.state, conversation.session_id)
 # [talk end]
 
@@ -27,9 +27,9 @@ print("healed:", reply.healed)
 # [die end]
 
 # [look]
-for move in manager.transitions("ticket-42"):
+for move in manager.conversations.transitions("ticket-42"):
     print(f"turn {move.turn}: {move.source} --{move.trigger}--> {move.target}  ({move.reason})")
 
-for session in manager.sessions("ticket-42"):
+for session in manager.conversations.sessions("ticket-42"):
     print(f"session {session.number}, parent {session.parent}: {session.session_id}, closed: {session.closed_reason}")
 # [look end]

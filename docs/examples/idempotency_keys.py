@@ -12,7 +12,7 @@ first = manager.send("slack:C042", "hello", idempotency_key="event-9001")
 again = manager.send("slack:C042", "hello", idempotency_key="event-9001")
 
 print(again.text == first.text, again.turn == first.turn, again.replayed)
-print("requests:", len(provider.requests), "turns:", len(manager.turns("slack:C042")))
+print("requests:", len(provider.requests), "turns:", len(manager.conversations.turns("slack:C042")))
 # [twice end]
 
 # [other]

@@ -25,6 +25,6 @@ for thread in threads:
 
 # [look]
 manager = SessionManager(SQLStore(URL), DemoProvider())
-print([turn.number for turn in manager.turns("ticket-42")])
-print(sorted(message.text for message in manager.messages("ticket-42") if message.role == "user"))
+print([turn.number for turn in manager.conversations.turns("ticket-42")])
+print(sorted(message.text for message in manager.conversations.messages("ticket-42") if message.role == "user"))
 # [look end]

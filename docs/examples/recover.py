@@ -24,9 +24,9 @@ if __name__ == "__main__":
     subprocess.run([sys.executable, "-c", WORKER], check=False)
 
     manager = SessionManager(SQLStore("sqlite:///recover.db"), DemoProvider(), on_busy="wait", busy_timeout=5.0)
-    print("running:", manager.conversation("ticket-42").running is not None)
+    print("running:", manager.conversations.get("ticket-42").running is not None)
     for conversation in manager.recover():
         print("ended a turn of", conversation.key)
     print(manager.send("ticket-42", "Are you there?").text)
-    print([turn.status.value for turn in manager.turns("ticket-42")])
+    print([turn.status.value for turn in manager.conversations.turns("ticket-42")])
 # [recover end]

@@ -24,10 +24,10 @@ try:
         for _ in turn:
             pass
 except TurnSuperseded as error:
-    print(error.reply.status, "|", manager.conversation("ticket-42").state)
+    print(error.reply.status, "|", manager.conversations.get("ticket-42").state)
 # [force end]
 
 # [late]
-print([message.text for message in manager.messages("ticket-42") if message.turn == turn.number])
+print([message.text for message in manager.conversations.messages("ticket-42") if message.turn == turn.number])
 print(manager.send("ticket-42", "What do you know?").text)
 # [late end]

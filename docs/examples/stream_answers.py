@@ -27,6 +27,6 @@ with manager.stream("ticket-42", "Tell me more.") as turn:
         break
 
 print(turn.reply.status, "|", turn.reply.text)
-print(manager.conversation("ticket-42").state)
-print([message.text for message in manager.messages("ticket-42", limit=2)])
+print(manager.conversations.get("ticket-42").state)
+print([message.text for message in manager.conversations.messages("ticket-42", limit=2)])
 # [leave end]

@@ -38,7 +38,7 @@ async def main() -> None:
         async with manager.stream("ticket-0", "Tell me more.") as turn:
             async for _ in turn:
                 scope.cancel()
-    print((await manager.turns("ticket-0"))[-1].status)
+    print((await manager.conversations.turns("ticket-0"))[-1].status)
     # [cancel end]
 
 

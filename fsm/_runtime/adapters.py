@@ -1,14 +1,14 @@
-"""What a driver asks of the world: to call a store, to ask a provider, to wait, to toss a coin.
+"""How the engine reaches the world: stores are called, providers are read, and time passes.
 
-:class:`Ports` is the list; :class:`ThreadPorts` is the world as one thread sees it, where nothing waits on an event
-loop. The world as an event loop sees it is in :mod:`fsm._runtime.loop_adapters`.
+An :class:`Adapter` is one way to do so. :class:`InlineAdapter` does everything in the caller's thread, and never waits
+on an event loop. The way of an event loop is in :mod:`fsm._runtime.loop_adapters`.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import ParamSpec, Protocol, TypeVar
 
@@ -16,28 +16,32 @@ from fsm._runtime.leftovers import LEFTOVERS
 from fsm._runtime.presence import KEEPER, Lease
 from fsm.provider import Provider, Request
 
-__all__ = ["Events", "Failed", "Ports", "SyncEvents", "ThreadPorts"]
+__all__ = ["END", "Adapter", "InlineAdapter", "OnFailure", "ProviderEvents", "SyncStream"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-Failed = Callable[[Exception], object]
-"""Told what was raised where nobody waits for it."""
+OnFailure = Callable[[Exception], object]
+"""Called with an exception that was raised in the background."""
 
 
-class Events(Protocol):
-    """What a provider answers to one request."""
+END = object()
+"""Stands for the end of a provider's events."""
 
-    async def __anext__(self) -> object:
-        """The next thing that it yields; ``StopAsyncIteration`` at the end."""
+
+class ProviderEvents(Protocol):
+    """The answer of a provider to one request."""
+
+    async def read(self) -> object:
+        """Return the next event, or :data:`END`."""
         ...
 
-    async def aclose(self) -> None:
+    async def close(self) -> None:
         """Make the answer end, and free what it needs."""
         ...
 
-    def close_later(self, failed: Failed) -> None:
-        """Let the provider come to its end in the background, and close it; ``failed`` is told what it raises."""
+    def close_later(self, on_failure: OnFailure) -> None:
+        """Let the provider come to its end in the background, then close it."""
         ...
 
     async def settle(self) -> None:
@@ -45,24 +49,27 @@ class Events(Protocol):
         ...
 
 
-class Ports(Protocol):
-    """What a driver asks of the world.
+class Adapter(Protocol):
+    """One way to reach the world.
 
     Attributes:
-        chance: where its random numbers come from.
+        chance: the source of random numbers.
     """
 
     chance: random.Random = random.SystemRandom()
 
     def elapsed(self) -> float:
-        """Seconds since some moment in the past; it never goes back."""
+        """Return the seconds since some moment in the past; the number never decreases."""
         return time.monotonic()
 
     async def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call a store; blocking must not hold up anybody else."""
+        """Call a function that blocks while it uses the store, without blocking an event loop.
+
+        If the caller is cancelled, the function still runs to its end before the cancellation goes on.
+        """
         ...
 
-    def events(self, request: Request) -> Events:
+    def events(self, request: Request) -> ProviderEvents:
         """Ask the provider."""
         ...
 
@@ -71,7 +78,7 @@ class Ports(Protocol):
         KEEPER.watch(lease)
 
     def let_go(self, lease: Lease) -> None:
-        """Renew it no more."""
+        """Stop renewing this lease."""
         KEEPER.let_go(lease)
 
     async def sleep(self, seconds: float) -> None:
@@ -79,42 +86,61 @@ class Ports(Protocol):
         ...
 
     def shield(self) -> AbstractContextManager[object]:
-        """Let nothing cancel what is done inside."""
+        """Return a block inside of which nothing is cancelled."""
         ...
 
 
-class SyncEvents:
-    """The events of a synchronous provider, read right where the caller stands."""
+class SyncStream:
+    """What a synchronous provider answers to one request; all of it blocks.
+
+    Args:
+        provider: the AI.
+        request: the request.
+    """
 
     def __init__(self, provider: Provider, request: Request) -> None:
-        self._events = iter(provider.stream(request))
+        self._provider = provider
+        self._request = request
+        self._events: Iterator[object] | None = None
 
-    async def __anext__(self) -> object:
-        try:
-            return next(self._events)
-        except StopIteration:
-            raise StopAsyncIteration from None
-
-    async def aclose(self) -> None:
-        """Close the provider's iterator, if it can be closed."""
-        self.close()
+    def read(self) -> object:
+        """Return the next event, or :data:`END`; the provider is asked with the first."""
+        if self._events is None:
+            self._events = iter(self._provider.stream(self._request))
+        return next(self._events, END)
 
     def close(self) -> None:
-        """The same, where nothing is awaited."""
+        """Close the provider's iterator, if it can be closed."""
         close = getattr(self._events, "close", None)
         if close is not None:
             close()
 
-    def close_later(self, failed: Failed) -> None:
-        """Read on once, so that the provider can come to its end, and close it, in a thread; see :class:`Events`."""
-        LEFTOVERS.close_later(lambda: next(self._events, None), self.close, failed)
+    def close_later(self, on_failure: OnFailure) -> None:
+        """Read on once in a daemon thread, so that the provider can come to its end, then close it."""
+        LEFTOVERS.close_later(self.read, self.close, on_failure)
+
+
+class _InlineEvents:
+    """The events of a synchronous provider, read in the caller's thread."""
+
+    def __init__(self, stream: SyncStream) -> None:
+        self._stream = stream
+
+    async def read(self) -> object:
+        return self._stream.read()
+
+    async def close(self) -> None:
+        self._stream.close()
+
+    def close_later(self, on_failure: OnFailure) -> None:
+        self._stream.close_later(on_failure)
 
     async def settle(self) -> None:
-        """A thread goes on by itself."""
+        """Return at once: a thread goes on by itself."""
 
 
-class ThreadPorts(Ports):
-    """The world as one thread sees it: a store is called, a provider is read, and the thread sleeps where it stands.
+class InlineAdapter(Adapter):
+    """Everything happens in the caller's thread.
 
     Args:
         provider: the AI.
@@ -126,8 +152,8 @@ class ThreadPorts(Ports):
     async def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return function(*args, **kwargs)
 
-    def events(self, request: Request) -> Events:
-        return SyncEvents(self._provider, request)
+    def events(self, request: Request) -> ProviderEvents:
+        return _InlineEvents(SyncStream(self._provider, request))
 
     async def sleep(self, seconds: float) -> None:
         time.sleep(seconds)

@@ -1,9 +1,8 @@
 """Structured logs with the standard library.
 
 The message of a record is the name of an event, ``{domain}.{action}_{state}`` with the states ``started``,
-``completed``, ``failed`` and ``rejected``; what there is to know stands in the record's fields (``extra``). Message
-text and secrets are never logged. The reference of log
-events (``docs/reference/logging.md``) lists them all.
+``completed``, ``failed`` and ``rejected``. The record's fields (``extra``) hold the details. Message text and secrets
+are never logged. The reference of log events (``docs/reference/logging.md``) lists them all.
 """
 
 from __future__ import annotations
@@ -12,15 +11,17 @@ import logging
 
 from fsm._core.effects import CloseSession, MarkSessionDead, Step
 from fsm.events import Result
+from fsm.records import TurnStatus
+from fsm.reply import Reply
 
-__all__ = ["LOGGER", "cleared"]
+__all__ = ["LOGGER", "log_cleared_session", "log_turn_end"]
 
 LOGGER = logging.getLogger("fsm")
 LOGGER.addHandler(logging.NullHandler())
 
 
-def cleared(step: Step, result: Result) -> None:
-    """Log that a step cleared a dead session: the stale ids, the errors and the stop reason."""
+def log_cleared_session(step: Step, result: Result) -> None:
+    """Log that a step cleared a dead session, if it did: the stale ids, the errors and the stop reason."""
     if any(isinstance(effect, CloseSession) for effect in step.effects):
         LOGGER.warning(
             "session.clear_completed",
@@ -35,3 +36,23 @@ def cleared(step: Step, result: Result) -> None:
                 "state": step.after.state.value,
             },
         )
+
+
+def log_turn_end(reply: Reply, error: BaseException | None) -> None:
+    """Log how a turn ended, with the type of the error that ended it, if one did."""
+    result = reply.result
+    fields: dict[str, object] = {
+        "conversation": reply.key,
+        "turn": reply.turn,
+        "status": reply.status.value,
+        "state": reply.state.value,
+        "healed": reply.healed,
+        "subtype": result and result.subtype,
+        "http_status": result and result.http_status,
+    }
+    if error is not None:
+        fields["error"] = type(error.__cause__ or error).__name__
+    if reply.status is TurnStatus.SUCCEEDED:
+        LOGGER.info("turn.run_completed", extra=fields)
+    else:
+        LOGGER.warning("turn.run_failed", extra=fields)

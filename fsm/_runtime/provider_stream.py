@@ -1,55 +1,48 @@
-"""What a provider answers to the requests of one turn: read, closed, or left.
+"""The answers of a provider to the requests of one turn: read, closed, or left to the background.
 
-Whatever a provider raises becomes an error that names the conversation, and what it raises while it is closed is only
+Whatever a provider raises becomes an error that names the conversation. What it raises while it is closed is only
 logged: the outcome of the turn matters more than a failed clean-up.
 """
 
 from __future__ import annotations
 
-from fsm._runtime.adapters import Events, Ports
+from fsm._runtime.adapters import Adapter, ProviderEvents
 from fsm._runtime.log import LOGGER
 from fsm.errors import FSMError, ProviderError
 from fsm.fork import leave_to_parent
 from fsm.provider import Request
 
-__all__ = ["END", "ProviderStream"]
-
-
-class END:
-    """The provider has no more events."""
+__all__ = ["ProviderStream"]
 
 
 class ProviderStream:
-    """The answers to the requests of one turn, one at a time. It is read and closed by the reader of the turn.
+    """The answers to the requests of one turn, one at a time. The reader of the turn reads and closes it.
 
     Args:
-        ports: asks the provider.
+        adapter: how to ask the provider.
         key: the conversation.
         turn: the number of the turn.
     """
 
-    def __init__(self, ports: Ports, key: str, turn: int) -> None:
-        self._ports = ports
+    def __init__(self, adapter: Adapter, key: str, turn: int) -> None:
+        self._adapter = adapter
         self._key = key
         self._turn = turn
-        self._events: Events | None = None
-        self._left: Events | None = None
+        self._events: ProviderEvents | None = None
+        self._left: ProviderEvents | None = None
 
-    async def next(self, request: Request) -> object:
-        """The next thing that the provider yields for this request, or :class:`END`.
+    async def read(self, request: Request) -> object:
+        """Return the next event for this request, or :data:`~fsm._runtime.adapters.END`.
 
         Raises:
             ProviderError: the provider raised.
         """
         try:
             if self._events is None:
-                self._events = self._ports.events(request)
-            return await self._events.__anext__()
-        except StopAsyncIteration:
-            return END
+                self._events = self._adapter.events(request)
+            return await self._events.read()
         except FSMError as error:
-            error.key = error.key or self._key
-            raise
+            raise error.completed(key=self._key) from error.__cause__
         except Exception as error:
             raise ProviderError(
                 f"the provider raised {type(error).__name__} in turn {self._turn}; the turn is interrupted and the "
@@ -63,15 +56,15 @@ class ProviderStream:
         if events is None:
             return
         try:
-            await events.aclose()
+            await events.close()
         except Exception as error:  # noqa: BLE001  # a provider's own code
-            self._not_closed(error)
+            self._log_failure(error)
 
     def close_later(self) -> None:
-        """The same in the background: the answer is stored, and what the provider does now delays nobody."""
+        """Close it in the background: the answer is stored, and what the provider does now delays nobody."""
         events, self._events = self._events, None
         if events is not None:
-            events.close_later(self._not_closed)
+            events.close_later(self._log_failure)
             self._left = events
 
     async def settle(self) -> None:
@@ -80,10 +73,10 @@ class ProviderStream:
             await self._left.settle()
 
     def leave_to_parent(self) -> None:
-        """In a forked child: the answer is the parent's, and must not be closed here."""
+        """In a forked child: keep the answer, which is the parent's, from being closed here."""
         if self._events is not None:
             leave_to_parent(self._events)
 
-    def _not_closed(self, error: Exception) -> None:
+    def _log_failure(self, error: Exception) -> None:
         fields = {"conversation": self._key, "turn": self._turn, "error": type(error).__name__}
         LOGGER.error("provider.close_failed", extra=fields, exc_info=error)

@@ -1,4 +1,4 @@
-"""How a manager behaves: what its constructor is given, checked once."""
+"""The settings of a manager: the arguments of its constructor, checked once."""
 
 from __future__ import annotations
 
@@ -11,32 +11,31 @@ from typing import Any, Literal, TypeAlias, get_args
 from attrs import field, frozen
 
 from fsm._runtime.log import LOGGER
+from fsm._runtime.observers import Observer
 from fsm.content import Block
 from fsm.context import ContextWindow
 from fsm.errors import InvalidInput
-from fsm.records import Transition
+from fsm.provider import BaseProvider
+from fsm.store import Store
 
-__all__ = ["Observer", "OnBusy", "Settings", "utc_now"]
-
-Observer: TypeAlias = Callable[[Transition], object]
-"""Called with each move after it was committed."""
+__all__ = ["OnBusy", "Settings", "check_store", "utc_now"]
 
 OnBusy: TypeAlias = Literal["raise", "wait"]
 """What to do when another turn runs in the conversation."""
 
 
 LEASE = 600.0
-"""The length of a lease, in seconds, where nothing else is said."""
+"""The length of a lease, in seconds, if nothing else is known."""
 
 MARGIN = 60.0
-"""How much longer, in seconds, a lease is than the longest silence of its provider."""
+"""The seconds by which a lease is longer than the longest silence of its provider."""
 
 LONGEST = 10 * 365 * 24 * 3600.0
 """The longest time that can be waited for, in seconds: ten years."""
 
 
 def utc_now() -> datetime:
-    """The time, in UTC."""
+    """Return the time, in UTC."""
     return datetime.now(UTC)
 
 
@@ -72,7 +71,7 @@ def _are_observers(_: object, attribute: Any, value: object) -> None:
         if isinstance(observer, type) or not callable(observer):
             raise InvalidInput(f"{attribute.name} has {observer!r}, which can't be called")
         if iscoroutinefunction(observer) or iscoroutinefunction(getattr(observer, "__call__", None)):  # noqa: B004
-            raise InvalidInput(f"{attribute.name} has {observer!r}, which is a coroutine function and nobody awaits it")
+            raise InvalidInput(f"{attribute.name} has {observer!r}, a coroutine function; pass a plain function")
 
 
 def _is_clock(_: object, attribute: Any, value: object) -> None:
@@ -81,20 +80,28 @@ def _is_clock(_: object, attribute: Any, value: object) -> None:
         raise InvalidInput(f"{attribute.name} is {value!r}; it must be a function that returns an aware datetime")
 
 
+_DEFAULTS = BaseProvider()
+
+
+def _declared(provider: object, name: str) -> Any:
+    """Return what a provider declares, or the default of :class:`fsm.BaseProvider` if it is no subclass of that."""
+    return getattr(provider, name, getattr(_DEFAULTS, name))
+
+
 @frozen(kw_only=True)
 class Settings:
     """How a manager behaves; see :class:`fsm.SessionManager`.
 
     Attributes:
         provider: the provider's name.
-        wants_transcript, wants_tool_results, check_content, longest_silence: the provider's; see :mod:`fsm.provider`.
-        lease: in seconds; None for a length that goes with the provider.
+        wants_transcript, wants_tool_results, check_content, longest_silence: see :class:`fsm.BaseProvider`.
+        lease: seconds, or None for a length that goes with the provider.
     """
 
     provider: str
-    wants_transcript: bool = False
-    wants_tool_results: bool = False
-    check_content: Callable[[tuple[Block, ...]], object] | None = None
+    wants_transcript: bool = BaseProvider.wants_transcript
+    wants_tool_results: bool = BaseProvider.wants_tool_results
+    check_content: Callable[[tuple[Block, ...]], object] = _DEFAULTS.check_content
     longest_silence: float | None = None
     heal: bool = field(default=True, validator=_is_yes_or_no)
     context: ContextWindow = field(factory=ContextWindow, validator=_is_window)
@@ -112,47 +119,52 @@ class Settings:
 
     @cached_property
     def lease_seconds(self) -> float:
-        """How long the lease of a turn is: as was asked for, or longer than the provider may be silent."""
+        """The length of a lease in seconds: as asked for, or longer than the provider may be silent."""
         if self.lease is not None:
             return self.lease
         return max(LEASE, (self.longest_silence or 0.0) + MARGIN)
 
     @cached_property
     def lease_length(self) -> timedelta:
-        """The same as a length of time."""
+        """The length of a lease."""
         return timedelta(seconds=self.lease_seconds)
 
     @classmethod
-    def of(cls, store: object, provider: object, ways: tuple[str, ...], **options: Any) -> Settings:
-        """The settings of a manager.
+    def of(cls, store: Store, provider: object, ways: tuple[str, ...], **options: Any) -> Settings:
+        """Return the settings of a manager, and introduce its provider to its store.
 
         Args:
             store: where its conversations are kept.
             provider: its AI.
             ways: the methods of which the provider must have one.
-            options: what the manager was given.
+            options: the arguments of the manager.
 
         Raises:
             InvalidInput: one of them is not usable; the message names it.
         """
-        if isinstance(store, type) or not all(callable(getattr(store, name, None)) for name in ("load", "commit")):
-            raise InvalidInput(f"store is {_shown(store)}, which is not a store; pass one, such as SQLStore(url)")
+        check_store(store)
         if isinstance(provider, type) or not any(callable(getattr(provider, way, None)) for way in ways):
             needed = " or ".join(map(repr, ways))
             raise InvalidInput(f"provider is {_shown(provider)}, which is not a provider with a method {needed}")
         name = getattr(provider, "name", None)
         if not isinstance(name, str) or not name:
             raise InvalidInput(f"provider is {_shown(provider)}, whose 'name' is {name!r}; it must be text")
-        return cls(
-            provider=name,
-            wants_transcript=getattr(provider, "wants_transcript", False),
-            wants_tool_results=getattr(provider, "wants_tool_results", False),
-            check_content=getattr(provider, "check_content", None),
-            longest_silence=getattr(provider, "longest_silence", None),
-            **options,
-        )
+        hooks = ("wants_transcript", "wants_tool_results", "check_content", "longest_silence")
+        settings = cls(provider=name, **{hook: _declared(provider, hook) for hook in hooks}, **options)
+        _declared(provider, "attach")(store)
+        return settings
+
+
+def check_store(store: object) -> None:
+    """Refuse what is not a store.
+
+    Raises:
+        InvalidInput: it lacks a method of a store.
+    """
+    if isinstance(store, type) or not all(callable(getattr(store, name, None)) for name in ("load", "commit")):
+        raise InvalidInput(f"store is {_shown(store)}, which is not a store; pass one, such as SQLStore(url)")
 
 
 def _shown(thing: object) -> str:
-    """What was passed, by its type: a text may be a URL with a password."""
+    """Return the type of what was passed, not itself: a text may be a URL with a password."""
     return f"the class {thing.__name__}" if isinstance(thing, type) else f"of type {type(thing).__name__}"

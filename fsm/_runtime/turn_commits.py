@@ -1,7 +1,9 @@
-"""The commits of one running turn: each decided from the newest snapshot, and decided again if somebody was first.
+"""The commits of one running turn: each is decided from the newest snapshot, and again if another writer was first.
 
-It promises that what a turn writes is written once, on top of what is there, whoever else writes meanwhile; and that
-what a crashed database has forgotten of the turn is put back before anything is written on top of it.
+What a turn writes is written once, on top of what is there, whatever other writers do meanwhile. What a crashed
+database has forgotten of the turn is stored again before anything is written on top of it.
+
+Everything here blocks while it uses the store; :meth:`fsm._runtime.adapters.Adapter.call` takes it where that is right.
 """
 
 from __future__ import annotations
@@ -9,66 +11,220 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TypeVar
+
+import attrs
 
 from fsm._core import decisions as decide
-from fsm._core.effects import StartTurn, Step
+from fsm._core.effects import EndTurn, StartTurn, Step
 from fsm._core.turn import Answer
 from fsm._runtime.log import LOGGER
-from fsm._runtime.turn_queue import TRIES
+from fsm._runtime.settings import Settings
+from fsm._runtime.store_access import StoreErrors, known_dead
 from fsm.errors import Conflict, ConversationNotFound, FSMError, StoreError, TurnSuperseded
-from fsm.records import Conversation
+from fsm.events import Result
+from fsm.records import Conversation, TurnStatus
 from fsm.store import Store
 
-if TYPE_CHECKING:
-    from fsm._runtime.engine import Driver
-
-__all__ = ["Commits"]
+__all__ = ["TRIES", "TurnCommits"]
 
 S = TypeVar("S", Step, Step | None)
 
+TRIES = 1000
+"""How often a decision is made again because another writer was first; each time another writer got on."""
 
-class Commits:
+
+class TurnCommits:
     """The commits of one running turn.
 
-    The turn's own task or thread writes here; the keeper's thread calls :meth:`renew`. What the two commit at the same
-    time is told apart by the store: one of them gets a conflict.
+    The turn's reader calls these methods; the keeper's thread calls :meth:`renew`. If the two commit at the same time,
+    one of them gets a conflict.
 
     Args:
-        driver: what drives it.
+        store: where the conversation is kept.
+        settings: how the manager behaves.
+        owner: the name under which the turn runs.
         begun: the step that begins it.
 
     Attributes:
         conversation: the newest snapshot.
     """
 
-    def __init__(self, driver: Driver, begun: Step) -> None:
+    def __init__(self, store: Store, settings: Settings, owner: str, begun: Step) -> None:
         self.conversation = begun.after
-        self._driver = driver
+        self._store = store
+        self._settings = settings
+        self._owner = owner
         self._turn = next(effect.turn for effect in begun.effects if isinstance(effect, StartTurn))
         self._steps = [begun]
-        self._epoch = epoch_of(driver.store)
+        self._ends: set[tuple[TurnStatus, datetime | None]] = set()
+        self._epoch = self._store_epoch
 
-    async def make(self, decision: Callable[..., S], *named: str | None, **arguments: Any) -> S:
-        """Decide and commit, if there is anything to; when somebody else was first, load and decide again.
+    # The decisions
 
-        Args:
-            decision: one of :mod:`fsm._core.decisions`; it is given the snapshot, the turn and the time.
-            named: provider session ids; it is told which of them are dead.
-            arguments: what else it wants.
+    def heal(self, result: Result) -> Step:
+        """Replace the session that the turn found dead; raises what :meth:`finish` raises."""
+
+        def decision(conversation: Conversation) -> Step:
+            return decide.heal(
+                conversation,
+                turn=self._turn.number,
+                owner=self._owner,
+                result=result,
+                now=self._settings.clock(),
+                lease=self._settings.lease_length,
+                dead=known_dead(self._store, conversation, result.session_id),
+            )
+
+        return self._make(decision)
+
+    def finish(self, result: Result, answer: Answer, fitted: int | None) -> Step:
+        """End the turn with its result.
 
         Raises:
-            TurnSuperseded: somebody else has ended the turn.
+            TurnSuperseded: another worker or a reset has ended the turn.
             ConversationNotFound: the conversation was deleted.
             StoreError: the store refused.
         """
+
+        def decision(conversation: Conversation) -> Step:
+            return decide.finish(
+                conversation,
+                turn=self._turn.number,
+                owner=self._owner,
+                result=result,
+                answer=answer,
+                now=self._settings.clock(),
+                dead=known_dead(self._store, conversation, result.session_id),
+                fitted=fitted,
+            )
+
+        return self._make(decision)
+
+    def interrupt(self, answer: Answer) -> TurnStatus:
+        """End the turn without a result.
+
+        Args:
+            answer: what the AI has said so far.
+
+        Returns:
+            ``interrupted``. If this worker had stored an end although its commit was cut off, the status of that.
+
+        Raises:
+            TurnSuperseded, ConversationNotFound, StoreError: see :meth:`finish`.
+        """
+        try:
+            self._make(self._interruption(attrs.evolve(answer, result=None)))
+        except TurnSuperseded:
+            stored = self._stored_end()
+            if stored is None:
+                raise
+            return stored
+        return TurnStatus.INTERRUPTED
+
+    def record_late(self, answer: Answer, resumed: str | None) -> None:
+        """Keep the answer with a turn that another worker or a reset has ended (G10).
+
+        Raises:
+            StoreError: the database has forgotten the turn, and another turn has its number; or the store refused.
+        """
+        named = None if answer.result is None else answer.result.session_id
+
+        def decision(conversation: Conversation) -> Step | None:
+            return decide.record_late_result(
+                conversation,
+                turn=self._turn.number,
+                answer=answer,
+                now=self._settings.clock(),
+                resumed=resumed,
+                dead=known_dead(self._store, conversation, resumed, named),
+            )
+
+        self.conversation = self._look_again()
+        self._make(decision)
+
+    def withdraw(self) -> None:
+        """End a turn whose begin was cut off, so that it may or may not be stored; if it is not, write nothing."""
+        self._steps.clear()
+        with suppress(StoreError, ConversationNotFound, TurnSuperseded):
+            self._make(self._interruption(Answer()))
+
+    def release(self) -> None:
+        """Try once to end a turn whose answer could not be stored, so that nobody has to wait for its lease."""
+        with suppress(FSMError):
+            self._make(self._interruption(Answer()))
+
+    def _interruption(self, answer: Answer) -> Callable[[Conversation], Step]:
+        return lambda conversation: decide.interrupt(
+            conversation, turn=self._turn.number, owner=self._owner, answer=answer, now=self._settings.clock()
+        )
+
+    # The lease
+
+    @property
+    def lease_left(self) -> timedelta:
+        """How much of the lease is left, by the manager's clock."""
+        running = self.conversation.running
+        return timedelta.max if running is None else running.until - self._settings.clock()
+
+    def extend(self) -> Step:
+        """Lengthen the lease; raises what :meth:`finish` raises."""
+        return self._make(
+            lambda conversation: decide.extend(
+                conversation,
+                turn=self._turn.number,
+                owner=self._owner,
+                now=self._settings.clock(),
+                lease=self._settings.lease_length,
+            )
+        )
+
+    def renew(self, signed_at: datetime) -> None:
+        """Lengthen the lease if half of it is over. The keeper's thread calls this, so it raises nothing.
+
+        Args:
+            signed_at: the time of the provider's newest sign of life; the lease counts from there.
+        """
+        try:
+            if not self._renew(self.conversation, signed_at):
+                found = self._store.load(self.conversation.key)
+                if found is not None and found.id == self.conversation.id:
+                    self._renew(found, signed_at)
+        except TurnSuperseded:
+            return  # the turn itself finds that out
+        except Exception as error:  # noqa: BLE001  # a store is somebody else's code; the keeper tries again soon
+            fields = {"conversation": self.conversation.key, "turn": self._turn.number, "error": type(error).__name__}
+            LOGGER.warning("lease.renew_failed", extra=fields)
+
+    def _renew(self, before: Conversation, signed_at: datetime) -> bool:
+        """Lengthen the lease of this snapshot; return False if it is not the newest."""
+        settings, running = self._settings, before.running
+        now, until = settings.clock(), signed_at + settings.lease_length
+        if running is None or running.until - now > settings.lease_length / 2 or until <= max(now, running.until):
+            return True
+        step = decide.extend(before, turn=self._turn.number, owner=self._owner, now=now, lease=until - now)
+        try:
+            self._store.commit(step)
+        except Conflict:
+            return False
+        if self.conversation is before:
+            self._steps.append(step)
+            self.conversation = step.after
+        return True
+
+    # One commit
+
+    def _make(self, decision: Callable[[Conversation], S]) -> S:
+        """Decide and commit, if there is anything to; if another writer was first, load and decide again."""
         for number in range(TRIES):
             try:
                 if number:
-                    self.conversation = await self._look_again()
-                step = await self._decided(decision, named, arguments)
+                    self.conversation = self._look_again()
+                step = decision(self.conversation)
                 if step is not None:
-                    await self._driver.commit(step)
+                    self._ends |= {(end.status, end.at) for end in step.effects if isinstance(end, EndTurn)}
+                    with StoreErrors(step.after.key, step):
+                        self._store.commit(step)
                     self.conversation = step.after
                     self._steps.append(step)
             except Conflict as error:
@@ -77,107 +233,45 @@ class Commits:
                 return step
         raise conflict
 
-    async def _decided(self, decision: Callable[..., S], named: tuple[str | None, ...], arguments: dict[str, Any]) -> S:
-        if named:
-            arguments = {**arguments, "dead": await self._driver.dead(self.conversation, *named)}
-        now = self._driver.settings.clock()
-        return decision(self.conversation, turn=self._turn.number, now=now, **arguments)
+    def _look_again(self) -> Conversation:
+        """Return the conversation as it stands, after storing again what the database has forgotten of this turn.
 
-    async def _look_again(self) -> Conversation:
-        """The conversation as it stands; what the database has forgotten of this turn is stored again.
-
-        A server that crashes forgets commits that it was not told to sync: all of a turn but its end, if the store is
-        not a strict one. If nothing else has happened since, the very same steps can be stored once more.
+        A server that crashes forgets commits that it was not told to sync. Unless the store is a strict one, these are
+        all of a turn but its end. If nothing else has happened since, the very same steps can be stored once more.
 
         Raises:
             ConversationNotFound: the conversation was deleted, and must not come back.
-            StoreError: something else has happened, and another turn has this one's number, perhaps even its owner.
+            StoreError: something else has happened, and another turn has this one's number.
         """
         key = self.conversation.key
-        found = await self._driver.ask(key, self._driver.store.load, key)
+        with StoreErrors(key):
+            found = self._store.load(key)
+        may_be_forgotten = self._store_epoch != self._epoch
         for number, step in enumerate(self._steps):
-            if step.before == found or (found is None and step.before.version == 0 and self._may_be_forgotten):
-                for forgotten in self._steps[number:]:
-                    await self._driver.ask(key, self._driver.store.commit, forgotten)
-                fields = {"conversation": key, "turn": self._turn.number, "version": step.before.version}
-                LOGGER.warning("store.restore_completed", extra=fields)
-                return self._steps[-1].after
-        if found is None or (found.id != self.conversation.id and not self._may_be_forgotten):
+            if step.before == found or (found is None and step.before.version == 0 and may_be_forgotten):
+                return self._store_again(self._steps[number:])
+        if found is None or (found.id != self.conversation.id and not may_be_forgotten):
             raise ConversationNotFound(
                 f"it was deleted while turn {self._turn.number} ran; nothing of that turn is stored", key
             )
-        await self._check_number(found)
+        self._check_number(found)
         return found
 
-    @property
-    def _may_be_forgotten(self) -> bool:
-        """Whether the database may have lost the beginning; otherwise somebody has deleted the conversation."""
-        return epoch_of(self._driver.store) != self._epoch
+    def _store_again(self, forgotten: list[Step]) -> Conversation:
+        """Store steps once more, and return the snapshot after the last."""
+        key = self.conversation.key
+        for step in forgotten:
+            with StoreErrors(key):
+                self._store.commit(step)
+        fields = {"conversation": key, "turn": self._turn.number, "version": forgotten[0].before.version}
+        LOGGER.warning("store.restore_completed", extra=fields)
+        return forgotten[-1].after
 
-    async def keep_lease(self, least: timedelta = timedelta.min) -> None:
-        """Extend the lease if half of it is over, or less than ``least`` of it is left.
-
-        Raises:
-            TurnSuperseded: somebody else has ended the turn.
-        """
-        settings, running = self._driver.settings, self.conversation.running
-        if running is None or running.until - settings.clock() > max(settings.lease_length / 2, least):
-            return
-        await self.make(decide.extend, owner=self._driver.owner, lease=settings.lease_length)
-
-    def renew(self, signed_at: datetime) -> None:
-        """Extend the lease if half of it is over; called by the keeper's thread, which must not fail.
-
-        Args:
-            signed_at: when the provider gave its newest sign of life; the lease counts from there.
-        """
-        try:
-            if not self._renew(self.conversation, signed_at):
-                found = self._driver.store.load(self.conversation.key)
-                if found is not None and found.id == self.conversation.id:
-                    self._renew(found, signed_at)
-        except TurnSuperseded:
-            return  # for the turn itself to find out
-        except Exception as error:  # noqa: BLE001  # a store is somebody else's code; it is tried again soon
-            fields = {"conversation": self.conversation.key, "turn": self._turn.number, "error": type(error).__name__}
-            LOGGER.warning("lease.renew_failed", extra=fields)
-
-    def _renew(self, before: Conversation, signed_at: datetime) -> bool:
-        """Extend the lease of this snapshot; False if it is not the newest."""
-        settings, running = self._driver.settings, before.running
-        now, until = settings.clock(), signed_at + settings.lease_length
-        if running is None or running.until - now > settings.lease_length / 2 or until <= max(now, running.until):
-            return True
-        step = decide.extend(before, turn=self._turn.number, owner=self._driver.owner, now=now, lease=until - now)
-        try:
-            self._driver.store.commit(step)
-        except Conflict:
-            return False
-        if self.conversation is before:
-            self._steps.append(step)
-            self.conversation = step.after
-        return True
-
-    async def release(self) -> None:
-        """Try once to end a turn whose answer could not be stored, so that nobody has to wait for its lease."""
-        with suppress(FSMError):
-            await self.make(decide.interrupt, owner=self._driver.owner, answer=Answer())
-
-    async def keep_late(self, answer: Answer, resumed: str | None) -> None:
-        """Somebody else has ended the turn: keep what was said with it, outside the context (G10).
-
-        Raises:
-            StoreError: the turn was forgotten by the database, and another has its number.
-        """
-        named = None if answer.result is None else answer.result.session_id
-        self.conversation = await self._look_again()
-        await self.make(decide.record_late_result, resumed, named, answer=answer, resumed=resumed)
-
-    async def _check_number(self, conversation: Conversation) -> None:
-        """See that the turn which has this number is this one."""
+    def _check_number(self, conversation: Conversation) -> None:
+        """Raise :class:`~fsm.errors.StoreError` unless the stored turn of this number is this one."""
         number = self._turn.number
-        turns = self._driver.store.turns
-        found = await self._driver.ask(conversation.key, turns, conversation, limit=1, before=number + 1)
+        with StoreErrors(conversation.key):
+            found = self._store.turns(conversation, limit=1, before=number + 1)
         mine = (self._turn.first_message, self._turn.started_at)
         if [(turn.first_message, turn.started_at) for turn in found] != [mine]:
             raise StoreError(
@@ -186,10 +280,13 @@ class Commits:
                 self.conversation.key,
             )
 
-    def forget(self) -> None:
-        """Nobody knows whether the turn was begun at all: put nothing back."""
-        self._steps.clear()
+    def _stored_end(self) -> TurnStatus | None:
+        """Return the status with which this worker has ended the turn, or None if another ended it."""
+        with StoreErrors(self.conversation.key):
+            found = self._store.turns(self.conversation, limit=1, before=self._turn.number + 1)
+        return next((turn.status for turn in found if (turn.status, turn.ended_at) in self._ends), None)
 
-
-def epoch_of(store: Store) -> int:
-    return int(getattr(store, "epoch", 0))
+    @property
+    def _store_epoch(self) -> int:
+        """See :attr:`fsm.BaseStore.epoch`; a store that is no subclass of that forgets nothing."""
+        return int(getattr(self._store, "epoch", 0))

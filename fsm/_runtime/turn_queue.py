@@ -1,44 +1,44 @@
-"""Waiting for a conversation: until nobody else is first, and until no other turn is running.
+"""Waiting for a conversation: until this caller is first, and until no other turn is running.
 
-First come, first served inside a process; between processes, a look now and then with jitter.
+Inside a process, callers wait in order. Between processes, each looks now and then, with jitter.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
 from attrs import frozen
 
-from fsm._runtime.adapters import Ports
+from fsm._runtime.adapters import Adapter
 from fsm._runtime.log import LOGGER
 from fsm._runtime.settings import Settings
-from fsm.errors import Conflict, ConversationBusy
+from fsm.errors import ConversationBusy
 
-__all__ = ["Queues", "Ticket", "Waiting"]
+__all__ = ["Queues", "Ticket", "TurnQueue"]
 
 R = TypeVar("R")
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.002, 0.1
-"""How long to wait between two looks at a busy conversation, in seconds."""
-
-TRIES = 1000
-"""How often a decision is made again because somebody else was first; each time somebody else got on."""
+"""The pause between two looks at a busy conversation, in seconds."""
 
 
 @frozen
 class Ticket:
-    """A place in a queue."""
+    """A place in a queue.
+
+    Attributes:
+        is_first: whether it is the first of its queue.
+    """
 
     is_first: Callable[[], bool]
-    """Whether it is this ticket's turn."""
 
 
 class Queues:
-    """A queue for each key that anybody waits for, and nothing for any other. Any number of threads may use it.
+    """A queue for each key that anybody waits for. Any number of threads may use it.
 
     >>> queues = Queues()
     >>> with queues.ticket("k") as first, queues.ticket("k") as second:
@@ -49,6 +49,11 @@ class Queues:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: dict[str, deque[object]] = {}
+
+    def length(self, key: str) -> int:
+        """Return the number of callers that wait for this key, the first among them."""
+        with self._lock:
+            return len(self._waiting.get(key, ()))
 
     @contextmanager
     def ticket(self, key: str) -> Iterator[Ticket]:
@@ -66,58 +71,55 @@ class Queues:
                     del self._waiting[key]
 
 
-class Waiting:
-    """How long a driver keeps trying.
+class TurnQueue:
+    """Attempts something until the conversation is free.
 
     Args:
         settings: whether to wait, and for how long.
-        ports: how to sleep.
+        adapter: how to sleep, and how to call what is attempted.
+
+    Attributes:
+        queues: who waits for which conversation.
     """
 
-    def __init__(self, settings: Settings, ports: Ports) -> None:
+    def __init__(self, settings: Settings, adapter: Adapter) -> None:
         self._settings = settings
-        self._ports = ports
-        self._queues = Queues()
+        self._adapter = adapter
+        self.queues = Queues()
 
-    async def until_free(self, key: str, attempt: Callable[[], Awaitable[R]], busy_timeout: float | None = None) -> R:
-        """Attempt something until nobody else is first, and, if it may wait, until no other turn is running.
+    async def until_free(self, key: str, attempt: Callable[[], R], busy_timeout: float | None = None) -> R:
+        """Attempt something; if it may wait, attempt it until no other turn is running.
 
         Args:
             key: the conversation.
-            attempt: what is attempted.
-            busy_timeout: for how many seconds to wait; None for as long as the settings say.
+            attempt: a function that uses the store.
+            busy_timeout: the seconds to wait; None for as long as the settings say.
+
+        Raises:
+            ConversationBusy: another turn is running, and went on for as long as may be waited.
         """
-        timeout = self._settings.busy_timeout if busy_timeout is None else busy_timeout
         try:
             if self._settings.on_busy == "raise":
-                return await self._until_first(attempt)
-            with self._queues.ticket(key) as ticket:
+                return await self._adapter.call(attempt)
+            timeout = self._settings.busy_timeout if busy_timeout is None else busy_timeout
+            with self.queues.ticket(key) as ticket:
                 return await self._wait_for(key, ticket, attempt, timeout)
         except ConversationBusy:
             LOGGER.info("turn.begin_rejected", extra={"conversation": key})
             raise
 
-    async def _wait_for(self, key: str, ticket: Ticket, attempt: Callable[[], Awaitable[R]], timeout: float) -> R:
+    async def _wait_for(self, key: str, ticket: Ticket, attempt: Callable[[], R], timeout: float) -> R:
         """Attempt it as soon as this ticket is the first and the conversation is free."""
-        deadline = self._ports.elapsed() + timeout
+        deadline = self._adapter.elapsed() + timeout
         pause = SHORTEST_PAUSE
         busy = ConversationBusy(f"others have waited for {self._settings.busy_timeout} s before; try again later", key)
         while True:
             try:
                 if ticket.is_first():
-                    return await self._until_first(attempt)
+                    return await self._adapter.call(attempt)
             except ConversationBusy as error:
                 busy = error
-            if self._ports.elapsed() >= deadline:
+            if self._adapter.elapsed() >= deadline:
                 raise busy
-            await self._ports.sleep(self._ports.chance.uniform(pause / 2, pause))
+            await self._adapter.sleep(self._adapter.chance.uniform(pause / 2, pause))
             pause = min(pause * 1.5, LONGEST_PAUSE)
-
-    @staticmethod
-    async def _until_first(attempt: Callable[[], Awaitable[R]]) -> R:
-        for _ in range(TRIES):
-            try:
-                return await attempt()
-            except Conflict as error:
-                conflict = error
-        raise conflict

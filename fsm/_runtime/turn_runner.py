@@ -1,7 +1,7 @@
-"""A running turn that drives itself: it asks its provider, feeds itself, heals, and stores how it ended.
+"""A turn at work: it asks its provider, feeds the running turn, heals, and stores how the turn ended.
 
-However a turn ends, by its result, by an exception, a cancellation or because its caller walked away, it is ended in
-the store once, and its provider is closed.
+A turn ends by its result, by an exception, by a cancellation, or because its caller walked away. However it ends, it is
+ended in the store once, and its provider is closed.
 """
 
 from __future__ import annotations
@@ -9,71 +9,75 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING
-
-import attrs
 
 from fsm._core import decisions as decide
 from fsm._core.effects import Step
 from fsm._core.table import State
 from fsm._core.turn import RunningTurn
-from fsm._runtime.log import LOGGER, cleared
+from fsm._runtime.adapters import END, Adapter
+from fsm._runtime.log import LOGGER, log_cleared_session, log_turn_end
+from fsm._runtime.observers import tell_observers
 from fsm._runtime.presence import Lease
-from fsm._runtime.provider_stream import END, ProviderStream
-from fsm._runtime.turn_commits import Commits
+from fsm._runtime.provider_stream import ProviderStream
+from fsm._runtime.requests import Requests
+from fsm._runtime.settings import Settings
+from fsm._runtime.turn_commits import TurnCommits
+from fsm._runtime.worker import Worker
 from fsm.content import Block
-from fsm.errors import (
-    Conflict,
-    ConversationNotFound,
-    FSMError,
-    InvalidInput,
-    StoreError,
-    TurnSuperseded,
-)
+from fsm.errors import Conflict, ConversationNotFound, FSMError, InvalidInput, StoreError, TurnSuperseded
 from fsm.events import Event, Result
 from fsm.provider import Request
 from fsm.records import TurnStatus
 from fsm.reply import Reply
 
-if TYPE_CHECKING:
-    from fsm._runtime.engine import Driver
-
-__all__ = ["DrivenTurn"]
-
+__all__ = ["TurnRunner"]
 
 UNASKED = timedelta(seconds=1)
-"""How long after it was begun a turn may ask its provider without a look at who holds it: a caller that comes back
-later may have been superseded meanwhile, and the session that it was to resume may be dead (G2)."""
+"""How long after its begin a turn may ask its provider without a look at who owns it. A caller that comes back later
+may have been superseded meanwhile, and the session that it was to resume may be dead (G2)."""
 
 
-class DrivenTurn:
-    """A turn that was begun and is to be read to its end with :meth:`pull`, and closed with :meth:`close`.
+class TurnRunner:
+    """A turn that was begun. Read it to its end with :meth:`pull`, and :meth:`close` it.
 
-    One task or thread at a time reads it. Its lease, of which only the time is written, is everybody's.
+    One task or thread at a time reads it. The keeper's thread writes only the time of its lease.
 
     Args:
-        driver: what drives it.
-        begun: the step that begins the turn.
+        adapter: how to reach the world.
+        settings: how the manager behaves.
+        requests: makes the provider's requests.
+        commits: the commits of this turn.
+        worker: the worker that runs the turn, until it has ended.
         content: the user's message.
     """
 
-    def __init__(self, driver: Driver, begun: Step, content: tuple[Block, ...]) -> None:
-        conversation = begun.after
+    def __init__(
+        self,
+        *,
+        adapter: Adapter,
+        settings: Settings,
+        requests: Requests,
+        commits: TurnCommits,
+        worker: Worker,
+        content: tuple[Block, ...],
+    ) -> None:
+        conversation = commits.conversation
         self.key = conversation.key
         self.number = conversation.turn_count
-        self._turn = RunningTurn(
-            self.key, self.number, resumed=conversation.state is State.ACTIVE, heal=driver.settings.heal
-        )
-        self._driver = driver
-        self._commits = Commits(driver, begun)
-        self._provider = ProviderStream(driver.ports, self.key, self.number)
-        self._lease = Lease(driver.settings.lease_seconds, driver.settings.clock, self._commits.renew)
+        self._adapter = adapter
+        self._settings = settings
+        self._requests = requests
+        self._commits = commits
+        self._worker = worker
         self._content = content
+        resumed = conversation.state is State.ACTIVE
+        self._turn = RunningTurn(self.key, self.number, resumed=resumed, heal=settings.heal)
+        self._provider = ProviderStream(adapter, self.key, self.number)
+        self._lease = Lease(settings.lease_seconds, settings.clock, commits.renew)
         self._request: Request | None = None
         self._ready: deque[Event] = deque()
-        self._is_finishing = False
         self._is_over = False
         self._process = os.getpid()
 
@@ -83,25 +87,24 @@ class DrivenTurn:
         return self._turn.text
 
     @property
-    def healed(self) -> bool:
-        """Whether a dead session was replaced, so far."""
-        return self._turn.healed
-
-    @property
     def reply(self) -> Reply:
-        """The reply; see :attr:`fsm.RunningTurn.reply`."""
+        """The reply, once the turn has ended; see :attr:`fsm.manager.StreamedTurn.reply`."""
         return self._turn.reply
 
-    async def pull(self) -> Event | None:
-        """The next event for the caller, or None at the end.
+    def run(self) -> None:
+        """Keep the lease from now on: the turn is stored."""
+        self._adapter.watch(self._lease)
 
-        The result is handed out after it was stored, and at once: what the provider does afterwards delays nobody. If
-        anything goes wrong, the turn is ended before the error is raised.
+    async def pull(self) -> Event | None:
+        """Return the next event for the caller, or None at the end.
+
+        The result is handed out as soon as it is stored: what the provider does afterwards delays nobody. If anything
+        goes wrong, the turn is ended before the error is raised.
 
         Raises:
             ProviderError: the provider broke its contract.
             StoreError: the store refused; ``error.reply`` holds what was answered (G16).
-            TurnSuperseded: somebody else has ended the turn (G10).
+            TurnSuperseded: another worker or a reset has ended the turn (G10).
             InvalidInput: the turn is read in another process than the one that began it.
         """
         if self._is_inherited:
@@ -109,173 +112,170 @@ class DrivenTurn:
                 f"turn {self.number} runs in the process that began it, and this is a child of that; read it there",
                 self.key,
             )
-        if not self._ready and not self._is_over:
-            try:
-                await self._pull()
-            except BaseException as error:
-                with self._driver.ports.shield(), self._let_go_afterwards():
-                    await self._fail(error)
-                raise
+        try:
+            while not self._ready and not self._is_over:
+                handed = self._turn.feed(await self._next())
+                result = self._turn.result
+                if result is None:
+                    await self._keep_lease(self._settings.lease_length / 2)
+                elif self._turn.should_heal:
+                    await self._heal(result)
+                    continue
+                elif (narrower := self._turn.narrower) is not None:
+                    await self._narrow(narrower)
+                    continue
+                else:
+                    answer, fitted = self._turn.answer(), self._turn.fitting(self._content)
+                    step = await self._adapter.call(self._commits.finish, result, answer, fitted)
+                    self._finished(step, result)
+                self._ready.extend(handed)
+        except BaseException as error:
+            with self._adapter.shield(), self._left_afterwards():
+                await self._end_after(error)
+            if isinstance(error, FSMError):
+                raise error.completed(reply=self._turn.reply) from error.__cause__
+            raise
         return self._ready.popleft() if self._ready else None
 
     async def close(self) -> None:
         """End the turn as ``interrupted`` if it has not ended: its caller walks away.
 
-        In a forked child this does nothing: the turn is the parent's.
+        In a forked child this is a no-op: the turn is the parent's.
         """
         self._ready.clear()
         if self._is_inherited:
             return
         if not self._is_over:
-            with self._driver.ports.shield(), self._let_go_afterwards():
+            with self._adapter.shield(), self._left_afterwards():
                 await self._interrupt()
         await self._provider.settle()
 
-    def run(self) -> None:
-        """The turn is begun: keep its lease from now on."""
-        self._driver.ports.watch(self._lease)
+    async def withdraw(self) -> None:
+        """End a turn whose begin was cut off, so that it may or may not be stored."""
+        with self._left_afterwards():
+            await self._adapter.call(self._commits.withdraw)
 
     def leave_to_parent(self) -> None:
-        """In a forked child: what the provider answers is the parent's, and must not be closed here."""
+        """In a forked child: keep the provider's answer, which is the parent's, from being closed here."""
         self._provider.leave_to_parent()
 
     @property
     def _is_inherited(self) -> bool:
         return self._process != os.getpid()
 
-    async def _pull(self) -> None:
-        """Read on until there is something to hand out."""
-        while not self._ready:
-            event = await self._next()
-            if event is END:
-                self._turn.exhausted()
-            handed = self._turn.feed(event)
-            result = self._turn.result
-            if result is None:
-                await self._commits.keep_lease()
-            elif self._turn.should_heal:
-                await self._heal(result)
-                continue
-            elif (narrower := self._turn.narrower) is not None:
-                await self._narrow(narrower)
-                continue
-            else:
-                await self._finish(result)
-            self._ready.extend(handed)
-
     # The provider
 
     async def _next(self) -> object:
-        """The provider's next event, or ``END``; it is asked first, if it was not."""
+        """Return the provider's next event; ask it first, if it was not asked yet."""
         if self._request is None:
-            await self._commits.keep_lease(self._driver.settings.lease_length - UNASKED)
-            request = await self._driver.requests.make(
-                self._commits.conversation, self._content, self._turn.told_at_most
-            )
-            self._request = attrs.evolve(request, alive=self._lease.sign)
-            self._turn.told = (
-                None if request.session_id is not None else sum(len(told.text) for told in request.history)
-            )
-        return await self._provider.next(self._request)
+            self._request = await self._make_request()
+        event = await self._provider.read(self._request)
+        if event is END:
+            self._turn.exhausted()
+        return event
 
-    # The store
+    async def _make_request(self) -> Request:
+        await self._keep_lease(self._settings.lease_length - UNASKED)
+        conversation, characters = self._commits.conversation, self._turn.told_at_most
+        if self._requests.reads_history(conversation):
+            history = await self._adapter.call(self._requests.history, conversation, self._content, characters)
+        else:
+            history = ()
+        resumed = conversation.session_id
+        self._turn.told = None if resumed is not None else sum(len(message.text) for message in history)
+        return Request(
+            key=self.key,
+            turn=self.number,
+            session_number=conversation.session_number,
+            content=self._content,
+            session_id=resumed,
+            history=history,
+            metadata=conversation.metadata,
+            alive=self._lease.sign,
+        )
+
+    async def _keep_lease(self, least: timedelta) -> None:
+        """Lengthen the lease if less than ``least`` is left; this also finds out whether the turn was superseded."""
+        if self._commits.lease_left <= least:
+            await self._adapter.call(self._commits.extend)
 
     async def _heal(self, result: Result) -> None:
-        fields = {"conversation": self.key, "turn": self.number}
-        LOGGER.info("session.heal_started", extra=fields)
+        """Replace the dead session, and ask again in a new one (G11)."""
+        LOGGER.info("session.heal_started", extra={"conversation": self.key, "turn": self.number})
         await self._provider.close()
-        step = await self._commits.make(
-            decide.heal,
-            result.session_id,
-            owner=self._driver.owner,
-            result=result,
-            lease=self._driver.settings.lease_length,
-        )
-        cleared(step, result)
+        step = await self._adapter.call(self._commits.heal, result)
+        tell_observers(self._settings.observers, step)
+        log_cleared_session(step, result)
         self._request = None
         self._turn.heal()
 
     async def _narrow(self, characters: int) -> None:
-        """A new session has refused the request for its size: ask again with less of the history (G22)."""
+        """Ask again with less of the history: a new session has refused the request for its size (G22)."""
         fields = {"conversation": self.key, "turn": self.number, "told": self._turn.told, "characters": characters}
         LOGGER.info("session.narrow_started", extra=fields)
         await self._provider.close()
         self._request = None
         self._turn.narrow(characters)
 
-    async def _finish(self, result: Result) -> None:
-        self._is_finishing = True
-        step = await self._commits.make(
-            decide.finish,
-            result.session_id,
-            owner=self._driver.owner,
-            result=result,
-            answer=self._turn.answer(),
-            fitted=self._turn.fitting(self._content),
-        )
-        cleared(step, result)
+    # The end
+
+    def _finished(self, step: Step, result: Result) -> None:
+        """The end with a result is stored."""
+        tell_observers(self._settings.observers, step)
+        log_cleared_session(step, result)
         self._over(decide.status_of(result))
         self._provider.close_later()
 
-    async def withdraw(self) -> None:
-        """Take back a turn whose begin was cut off, so that nobody knows whether it was stored."""
-        self._is_finishing = True
-        self._commits.forget()
-        with suppress(StoreError, ConversationNotFound), self._let_go_afterwards():
-            await self._interrupt()
-
     async def _interrupt(self, cause: BaseException | None = None) -> None:
+        """End the turn without a result.
+
+        Raises:
+            ConversationNotFound, StoreError: the store refused; the error holds the reply.
+        """
         await self._provider.close()
-        answer = attrs.evolve(self._turn.answer(), result=None)
         try:
-            await self._commits.make(decide.interrupt, owner=self._driver.owner, answer=answer)
+            status = await self._adapter.call(self._commits.interrupt, self._turn.answer())
         except TurnSuperseded:
-            if self._is_finishing:  # what was cut off may have been the return of its own commit
-                self._over(TurnStatus.SUPERSEDED)
-            else:
-                await self._keep_late()
+            await self._record_late()
+            return
         except (StoreError, ConversationNotFound) as error:
             self._turn.result = None
-            error.reply = self._over(TurnStatus.INTERRUPTED, error)
+            reply = self._over(TurnStatus.INTERRUPTED, error)
             if isinstance(error, StoreError):
-                await self._commits.release()
-            raise
-        else:
+                await self._adapter.call(self._commits.release)
+            raise error.completed(reply=reply) from error.__cause__
+        if status is TurnStatus.INTERRUPTED:
             self._turn.result = None
-            self._over(TurnStatus.INTERRUPTED, cause)
+        self._over(status, cause)
 
-    async def _keep_late(self) -> None:
-        """Somebody else has ended the turn: keep what was said with it (G10)."""
-        answer = self._turn.answer()
-        reply = self._over(TurnStatus.SUPERSEDED)
-        try:
-            await self._commits.keep_late(answer, None if self._request is None else self._request.session_id)
-        except (StoreError, ConversationNotFound) as error:
-            error.reply = reply
-            raise
-
-    async def _fail(self, error: BaseException) -> None:
-        """End the turn because of an error, which the caller is going to get."""
+    async def _end_after(self, error: BaseException) -> None:
+        """End the turn because of an error that its caller is going to get."""
+        await self._provider.close()
         if isinstance(error, TurnSuperseded):
-            await self._provider.close()
-            await self._keep_late()
+            await self._record_late()
         elif isinstance(error, StoreError | Conflict | ConversationNotFound):
             await self._give_up(error)
         elif not self._is_over:
             await self._cut_off(error)
-        if isinstance(error, FSMError):
-            error.reply = self._turn.reply
+
+    async def _record_late(self) -> None:
+        """Keep the answer with a turn that another worker or a reset has ended (G10)."""
+        reply = self._over(TurnStatus.SUPERSEDED)
+        resumed = None if self._request is None else self._request.session_id
+        try:
+            await self._adapter.call(self._commits.record_late, self._turn.answer(), resumed)
+        except (StoreError, ConversationNotFound) as error:
+            raise error.completed(reply=reply) from error.__cause__
 
     async def _give_up(self, error: FSMError) -> None:
-        """The store has refused to write what the turn wanted written (G16)."""
-        await self._provider.close()
+        """Make the reply of a turn whose end the store has refused to write (G16)."""
         result = self._turn.result
         self._over(TurnStatus.INTERRUPTED if result is None else decide.status_of(result), error)
-        if isinstance(error, StoreError):  # what it has refused may have been at fault
-            await self._commits.release()
+        if isinstance(error, StoreError):  # what the store refused may have been at fault
+            await self._adapter.call(self._commits.release)
 
     async def _cut_off(self, error: BaseException) -> None:
-        """Something else has come up: end the turn as ``interrupted``."""
+        """End the turn as ``interrupted`` because of anything else, such as a cancellation."""
         try:
             await self._interrupt(error)
         except (StoreError, ConversationNotFound) as refused:
@@ -284,37 +284,22 @@ class DrivenTurn:
             error.add_note(str(refused))
 
     @contextmanager
-    def _let_go_afterwards(self) -> Iterator[None]:
-        """Whatever comes up while the turn is being ended, it holds up its own manager no longer."""
+    def _left_afterwards(self) -> Iterator[None]:
+        """Let the turn leave its manager at the end of a block, whatever is raised in it."""
         try:
             yield
         finally:
-            self._let_go()
+            self._leave()
 
-    def _let_go(self) -> None:
-        """The driver does not run this turn any more."""
+    def _leave(self) -> None:
+        """This manager does not run the turn any more."""
         self._is_over = True
-        self._driver.ports.let_go(self._lease)
-        self._driver.forget(self.key, self.number)
+        self._adapter.let_go(self._lease)
+        self._worker.remove(self)
 
     def _over(self, status: TurnStatus, error: BaseException | None = None) -> Reply:
-        """The turn has ended; make its reply."""
-        self._let_go()
+        """Leave the manager, make the reply, and log the end."""
+        self._leave()
         reply = self._turn.end(self._commits.conversation.state, status)
-        result = reply.result
-        fields: dict[str, object] = {
-            "conversation": self.key,
-            "turn": self.number,
-            "status": status.value,
-            "state": reply.state.value,
-            "healed": reply.healed,
-            "subtype": result and result.subtype,
-            "http_status": result and result.http_status,
-        }
-        if error is not None:
-            fields["error"] = type(error.__cause__ or error).__name__
-        if status is TurnStatus.SUCCEEDED:
-            LOGGER.info("turn.run_completed", extra=fields)
-        else:
-            LOGGER.warning("turn.run_failed", extra=fields)
+        log_turn_end(reply, error)
         return reply

@@ -240,15 +240,13 @@ class _Speaker:
                 for event in turn:
                     spinner.stop()
                     if isinstance(event, TextDelta):
-                        self._tell(event.text, healed=turn.healed)
+                        self._tell(event.text)
             finally:
                 if self._told:
                     click.echo()
         return turn.reply
 
-    def _tell(self, text: str, *, healed: bool) -> None:
-        if healed and not self._told:
-            _note("the session had died; it was renewed, the history rebuilt")
+    def _tell(self, text: str) -> None:
         self._told = True
         write(text)
 
@@ -256,6 +254,9 @@ class _Speaker:
         """Show what has not been shown of a reply."""
         if self._as_json:
             write_json(documents.reply(reply), indent=None)
-        elif reply.text and not self._told:
-            self._tell(reply.text, healed=reply.healed)
+            return
+        if reply.healed:
+            _note("the session had died; it was renewed, the history rebuilt")
+        if reply.text and not self._told:
+            self._tell(reply.text)
             click.echo()

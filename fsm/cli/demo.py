@@ -89,7 +89,7 @@ def _talk(database: Path, message: str) -> dict[str, Any]:
 def _prove(manager: SessionManager) -> None:
     """The log tells the whole way, and the sessions are linked."""
     story = documents.story(manager, KEY)
-    moves, sessions = manager.transitions(KEY), story["sessions"]
+    moves, sessions = manager.conversations.transitions(KEY), story["sessions"]
     click.echo("  the log:")
     for move in moves:
         held = f"holds {move.session_id}" if move.session_id else "holds nothing"
@@ -98,7 +98,7 @@ def _prove(manager: SessionManager) -> None:
     _check(way == PATH, f"the log reads {way}")
     _check([session["parent"] for session in sessions] == [None, 1], f"the sessions are {sessions}")
     _check(len({session["session_id"] for session in sessions}) == 2, "the dead session was adopted again")
-    _check(len(manager.messages(KEY)) == 4, "a message is missing")
+    _check(len(manager.conversations.messages(KEY)) == 4, "a message is missing")
     _tell(f"{way}; session 2 is the child of session 1, and all four messages are stored.")
 
 
@@ -113,7 +113,7 @@ def _play_recorded() -> None:
         for case, result in results:
             manager.send(case, "hello").raise_for_error()
             reply = manager.send(case, "go on")
-            did = _move(manager.transitions(case)[-1])
+            did = _move(manager.conversations.transitions(case)[-1])
             click.echo(f"  {case:<42}{did:<28}{reply.summary}")
             _check(did == EXPECTED[case], f"after {case!r} the machine did {did!r}, not {EXPECTED[case]!r}")
             _check(reply.result is result, f"{case!r} was not answered with its recorded result")

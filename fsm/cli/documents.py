@@ -37,10 +37,10 @@ def conversation(record: Conversation) -> Document:
 def story(manager: SessionManager, key: str, limit: int | None = None) -> Document:
     """A conversation with the newest ``limit`` of its sessions, turns and transitions."""
     return {
-        **conversation(manager.conversation(key)),
-        "sessions": [_session(record) for record in manager.sessions(key, limit=limit)],
-        "turns": [attrs.asdict(record, recurse=False) for record in manager.turns(key, limit=limit)],
-        "transitions": [_transition(record) for record in manager.transitions(key, limit=limit)],
+        **conversation(manager.conversations.get(key)),
+        "sessions": [_session(record) for record in manager.conversations.sessions(key, limit=limit)],
+        "turns": [attrs.asdict(record, recurse=False) for record in manager.conversations.turns(key, limit=limit)],
+        "transitions": [_transition(record) for record in manager.conversations.transitions(key, limit=limit)],
     }
 
 

@@ -29,7 +29,7 @@ DRAWN = {"mermaid": diagrams.to_mermaid, "dot": diagrams.to_dot, "markdown": dia
 def list_(*, url: str, limit: int | None, after: str | None, as_json: bool) -> None:
     """List the conversations, in the order of their keys."""
     with options.opened(url) as manager:
-        found = manager.conversations(limit=limit, after=after)
+        found = manager.conversations.list(limit=limit, after=after)
     if as_json:
         write_json([documents.conversation(conversation) for conversation in found])
     elif found:
@@ -66,7 +66,7 @@ def show(*, key: str, url: str, limit: int | None, as_json: bool) -> None:
 
 
 def _show(manager: SessionManager, key: str, limit: int | None) -> None:
-    conversation = manager.conversation(key)
+    conversation = manager.conversations.get(key)
     held = f"holds {conversation.session_id}" if conversation.session_id else "holds no provider session"
     click.echo(one_line(f"{key}: {conversation.state}, {held} ({conversation.provider})"))
     if conversation.running is not None:
@@ -86,7 +86,7 @@ def _show(manager: SessionManager, key: str, limit: int | None) -> None:
                     timestamp(session.closed_at),
                     session.closed_reason,
                 )
-                for session in manager.sessions(key, limit=limit)
+                for session in manager.conversations.sessions(key, limit=limit)
             ],
             title="sessions",
         ),
@@ -102,7 +102,7 @@ def _show(manager: SessionManager, key: str, limit: int | None) -> None:
                     timestamp(turn.started_at),
                     timestamp(turn.ended_at),
                 )
-                for turn in manager.turns(key, limit=limit)
+                for turn in manager.conversations.turns(key, limit=limit)
             ],
             title="turns",
         ),
@@ -120,7 +120,7 @@ def _show(manager: SessionManager, key: str, limit: int | None) -> None:
                     move.reason,
                     timestamp(move.at),
                 )
-                for move in manager.transitions(key, limit=limit)
+                for move in manager.conversations.transitions(key, limit=limit)
             ],
             title="transitions",
         ),
@@ -136,7 +136,7 @@ def _show(manager: SessionManager, key: str, limit: int | None) -> None:
 def history(*, key: str, url: str, limit: int | None, before: int | None, as_json: bool) -> None:
     """Write the stored messages, oldest first."""
     with options.opened(url) as manager:
-        messages = manager.messages(key, limit=limit, before=before)
+        messages = manager.conversations.messages(key, limit=limit, before=before)
     if as_json:
         write_json([documents.message(message) for message in messages])
         return
@@ -158,7 +158,7 @@ def _told(message: Message) -> str:
 def reset(*, key: str, url: str, reason: str, force: bool, as_json: bool) -> None:
     """Start a conversation over with a new provider session; its history stays and is told to the new one."""
     with options.opened(url) as manager:
-        provider = manager.conversation(key).provider
+        provider = manager.conversations.get(key).provider
     # The next session is to belong to the provider that the conversation has, whichever that is.
     with options.opened(url, DemoProvider(name=provider)) as manager:
         after = manager.reset(key, reason=reason, force=force)

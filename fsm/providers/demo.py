@@ -48,7 +48,7 @@ class DemoProvider:
         name: the provider's name, for when two of them must be told apart.
 
     >>> provider = DemoProvider()
-    >>> request = Request("k", turn=1, session=1, content=({"type": "text", "text": "hello"},))
+    >>> request = Request("k", turn=1, session_number=1, content=({"type": "text", "text": "hello"},))
     >>> list(provider.stream(request))[-1].session_id
     'demo-k-1'
     """

@@ -288,7 +288,7 @@ def _talk(store: Store, chance: random.Random, key: str) -> None:
             case "reset":
                 manager.reset(key, force=True)
             case _:
-                manager.messages(key)
+                manager.conversations.messages(key)
     except FSMError:
         return
 

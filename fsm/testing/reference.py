@@ -144,6 +144,10 @@ class ReferenceStore:
         keys = sorted(key for key in self._rows if after is None or key > after)
         return [self._rows[key].conversation for key in keys[:limit]]
 
+    def count(self) -> int:
+        """Return the number of conversations."""
+        return len(self._rows)
+
     def running(
         self, *, until: datetime | None = None, limit: int = 100, after: Conversation | None = None
     ) -> Sequence[Conversation]:

@@ -18,10 +18,11 @@ from attrs import Factory, define, frozen
 
 from fsm._core.effects import StartTurn, Step
 from fsm._core.table import State
-from fsm._runtime.adapters import Events, Ports
-from fsm._runtime.engine import Driver
+from fsm._runtime.adapters import Adapter, ProviderEvents
+from fsm._runtime.engine import Engine
 from fsm._runtime.presence import Lease
 from fsm._runtime.settings import Settings
+from fsm._runtime.worker import Worker as Identity
 from fsm.context import ContextWindow
 from fsm.errors import StoreError
 from fsm.provider import Request
@@ -147,9 +148,20 @@ class Database:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
+    def load(self, key: str) -> Conversation | None:
+        """Return a conversation; others go on before the caller has it, and before it commits."""
+        found = self.stored(key)
+        self._world.loop.elapse(self._world.chance.uniform(0.0, 0.01))
+        return found
+
+    def stored(self, key: str) -> Conversation | None:
+        """Return a conversation as it is stored, in no time."""
+        return self._store.load(key)
+
     def commit(self, step: Step) -> None:
         """Write one step, or refuse, or do the one and say the other."""
         world, key = self._world, step.after.key
+        world.loop.elapse(world.chance.uniform(0.0, 0.01))
         if world.happens(world.faults.refuses):
             world.tally.refusals += 1
             world.note(key, "the database refuses")
@@ -199,12 +211,12 @@ class Asked(Protocol):
 
     name: str
 
-    def ask(self, request: Request, owner: str) -> Events:
+    def ask(self, request: Request, owner: str) -> ProviderEvents:
         """Answer a request of a turn that this owner runs."""
         ...
 
 
-class _Ports(Ports):
+class _Adapter(Adapter):
     """The world as a worker sees it."""
 
     def __init__(self, world: World, provider: Asked, owner: str) -> None:
@@ -222,7 +234,7 @@ class _Ports(Ports):
         await self._world.loop.pause(self.chance.uniform(0.0, 0.01))
         return outcome
 
-    def events(self, request: Request) -> Events:
+    def events(self, request: Request) -> ProviderEvents:
         self._world.note(request.key, f"turn {request.turn} asks {self._provider.name}, resumes {request.session_id}")
         return self._provider.ask(request, self._owner)
 
@@ -238,7 +250,7 @@ class _Ports(Ports):
         return self._world.loop.shield()
 
 
-class Worker(Driver):
+class Worker(Engine):
     """A process that runs turns, until it is killed. Its clock is not quite right.
 
     Args:
@@ -260,9 +272,4 @@ class Worker(Driver):
             clock=lambda: EPOCH + timedelta(seconds=round(world.loop.now, 6)) + wrong,
         )
         self.name = name
-        super().__init__(store, _Ports(world, provider, name), settings)
-
-    def renew(self) -> None:
-        """Its name is not that of a process, so only its lease can tell that it is gone."""
-        super().renew()
-        self.owner = self.name
+        super().__init__(store, _Adapter(world, provider, name), settings, Identity(name))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TypeAlias
 
-from fsm._runtime.adapters import Events, Failed
+from fsm._runtime.adapters import END, OnFailure, ProviderEvents
 from fsm.content import text_of
 from fsm.context import as_text
 from fsm.events import EXPIRED, INTERRUPTED, Result, TextDelta, ToolUse
@@ -30,19 +30,17 @@ class _Events:
         self._loop = loop
         self._events = iter(events)
 
-    async def __anext__(self) -> object:
-        silence, event = next(self._events, (0.0, None))
+    async def read(self) -> object:
+        silence, event = next(self._events, (0.0, END))
         await self._loop.pause(silence)
-        if event is None:
-            raise StopAsyncIteration
         if isinstance(event, Exception):
             raise event
         return event
 
-    async def aclose(self) -> None:
+    async def close(self) -> None:
         self._events = iter(())
 
-    def close_later(self, _: Failed) -> None:
+    def close_later(self, _: OnFailure) -> None:
         self._events = iter(())
 
     async def settle(self) -> None:
@@ -75,7 +73,7 @@ class Provider:
         self._world.tally.lost_sessions += len(self._sessions)
         self._sessions.clear()
 
-    def ask(self, request: Request, owner: str) -> Events:
+    def ask(self, request: Request, owner: str) -> ProviderEvents:
         """Answer a request of a turn that this owner runs."""
         self._check(request, owner)
         return _Events(self._world.loop, self._answer(request))
@@ -110,11 +108,11 @@ class Provider:
 
         Not if the database has just forgotten a commit: the turn knows what it does not, and will store it again.
         """
-        stored = self._database.load(request.key)
+        stored = self._database.stored(request.key)
         if (stored is None or stored.turn_count < request.turn) and request.key not in self._database.forgot:
             raise Broken(request.key, f"G8: turn {request.turn} is not stored")
-        running = stored and stored.running
-        if running is None or (running.turn, running.owner) != (request.turn, owner):
+        running = None if stored is None else stored.running
+        if stored is None or running is None or (running.turn, running.owner) != (request.turn, owner):
             return
         if stored != self._database.newest[request.key]:
             return

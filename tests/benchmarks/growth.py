@@ -62,7 +62,7 @@ def long_conversations(
         manager = SessionManager(store, Terse())
         for size in sizes:
             manager.send(f"{size}", "Where is my parcel?")
-            _fill(path, manager.conversation(f"{size}"), size)
+            _fill(path, manager.conversations.get(f"{size}"), size)
         found = compare({f"{size}": lambda _, key=f"{size}": _turns(manager, key, turns) for size in sizes}, rounds)
         yield from _rows(
             "A turn by length of the conversation", "messages", sizes, [one.median for one in found.values()]
@@ -78,10 +78,10 @@ def context_window(folder: Path, messages: int = 100_000, *, rounds: int = 7) ->
         manager = SessionManager(store, Terse())
         for size in sizes:
             manager.send(f"{size}", "Where is my parcel?")
-            _fill(path, manager.conversation(f"{size}"), size)
+            _fill(path, manager.conversations.get(f"{size}"), size)
 
         def build(key: str) -> float:
-            conversation = manager.conversation(key)
+            conversation = manager.conversations.get(key)
             return timed(
                 lambda: rebuild(store.context(conversation, first_session=1, last_session=1, limit=51), window), 1
             )

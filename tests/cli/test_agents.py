@@ -40,7 +40,7 @@ def test_a_session_outlives_the_process_and_is_healed_when_it_is_gone(process: P
     assert (done.returncode, done.stdout) == (0, "You said: third\n")
     assert done.stderr.startswith("(the session had died")
     with manager() as inside:
-        assert [session.session_id for session in inside.sessions("k")] == ["sesn_1", "sesn_2"]
+        assert [session.session_id for session in inside.conversations.sessions("k")] == ["sesn_1", "sesn_2"]
 
 
 def test_a_key_that_the_api_refuses_is_told_in_a_sentence(run: Run, api: AgentsServer) -> None:

@@ -44,7 +44,7 @@ def test_a_session_outlives_the_process_and_is_healed_when_the_api_refuses_it(ru
     assert (result.exit_code, result.stdout) == (0, "Three.\n")
     assert result.stderr.startswith("(the session had died")
     with manager() as inside:
-        assert [session.session_id for session in inside.sessions("k")] == ["msg_1", "msg_3"]
+        assert [session.session_id for session in inside.conversations.sessions("k")] == ["msg_1", "msg_3"]
 
 
 def test_a_key_that_the_api_refuses_is_told_in_a_sentence(run: Run, api: MessagesServer) -> None:

@@ -3,8 +3,10 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 
@@ -13,6 +15,12 @@ from fsm.providers import DemoProvider
 from tests.cli.conftest import Process, Run, complains, document, manager
 
 CHAT = ("chat", "--db", "a.db", "--key", "k")
+
+
+def damage(statement: str) -> None:
+    """Change the database behind the library's back."""
+    with closing(sqlite3.connect("a.db")) as connection, connection:
+        connection.execute(statement)
 
 
 def test_each_line_of_a_pipe_is_a_message_and_blank_lines_are_skipped(run: Run) -> None:
@@ -99,18 +107,14 @@ def test_a_provider_that_breaks_its_contract_is_exit_code_6_and_the_turn_is_inte
     assert "secret" not in complains(result, 6)
     assert result.stdout == "half\n"
     with manager() as inside:
-        assert [turn.status for turn in inside.turns("k")] == [TurnStatus.INTERRUPTED]
+        assert [turn.status for turn in inside.conversations.turns("k")] == [TurnStatus.INTERRUPTED]
 
 
 def test_a_reply_that_could_not_be_stored_is_shown_with_the_error(run: Run) -> None:
     with manager() as inside:
         inside.send("k", "hello")
 
-    def sabotage() -> None:
-        with manager() as inside:
-            inside._store._dialect.database.execute_sql("DROP TABLE message")  # type: ignore[attr-defined]  # a disk failing
-
-    provider = DemoProvider([[sabotage, Result(text="I had an answer.")]], name="other")
+    provider = DemoProvider([[lambda: damage("DROP TABLE message"), Result(text="I had an answer.")]], name="other")
     result = run(*CHAT, "--batch", stdin="again\n", provider=provider)
     complains(result, 5)
     assert result.stdout == "I had an answer.\n"
@@ -143,8 +147,8 @@ def test_ctrl_c_interrupts_the_turn_keeps_what_was_said_and_is_exit_code_130(pro
     done = process(*CHAT, stdin="hello\nnever said\n", python=("-c", script))
     assert (done.returncode, done.stdout) == (130, "half\n")
     with manager() as inside:
-        assert [turn.status for turn in inside.turns("k")] == [TurnStatus.INTERRUPTED]
-        assert [message.text for message in inside.messages("k")] == ["hello", "half"]
+        assert [turn.status for turn in inside.conversations.turns("k")] == [TurnStatus.INTERRUPTED]
+        assert [message.text for message in inside.conversations.messages("k")] == ["hello", "half"]
 
 
 def test_chat_ends_the_turns_that_a_killed_process_left_and_says_so(process: Process, run: Run) -> None:
@@ -162,9 +166,9 @@ def test_chat_ends_the_turns_that_a_killed_process_left_and_says_so(process: Pro
 
 def test_a_damaged_conversation_does_not_keep_the_others_from_being_talked_to(run: Run) -> None:
     with manager() as inside, inside.stream("k", "hello"):
-        inside._store._dialect.database.execute_sql("UPDATE conversation SET metadata = '[]'")  # type: ignore[attr-defined]
+        damage("UPDATE conversation SET metadata = '[]'")
         result = run("chat", "--db", "a.db", "--key", "another", "--provider", "demo", stdin="hello\n")
-        inside._store._dialect.database.execute_sql("UPDATE conversation SET metadata = '{}'")  # type: ignore[attr-defined]
+        damage("UPDATE conversation SET metadata = '{}'")
     assert result.exit_code == 0
     assert "conversation" in result.stderr
 

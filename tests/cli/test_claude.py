@@ -33,7 +33,7 @@ def test_a_session_outlives_the_process(process: Process, api: MessagesServer) -
         assert (done.returncode, done.stdout, done.stderr) == (0, answer, "")
     assert api.received[-1]["model"] == "claude-sonnet-5-5"
     with manager() as inside:
-        assert len(inside.sessions("k")) == 1
+        assert len(inside.conversations.sessions("k")) == 1
 
 
 def at_home(home: Path) -> list[str]:
@@ -62,9 +62,9 @@ def test_ctrl_c_in_mid_answer_ends_the_cli_and_keeps_what_it_said(api: MessagesS
         assert chat.wait(60) == 130
     assert at_home(tmp_path) == []
     with manager() as inside:
-        (turn,) = inside.turns("k")
+        (turn,) = inside.conversations.turns("k")
         assert turn.status.value == "interrupted"
-        assert inside.messages("k")[-1].text == "Once upo"
+        assert inside.conversations.messages("k")[-1].text == "Once upo"
 
 
 def test_without_the_extra_it_says_what_to_install(process: Process) -> None:

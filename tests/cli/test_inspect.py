@@ -121,7 +121,7 @@ def test_reset_opens_the_next_session_and_keeps_the_reason(run: Run) -> None:
     result = run("reset", "a", "--db", "a.db", "--reason", "new broom")
     assert (result.exit_code, result.stdout) == (0, "a: fresh, session 2 (new broom)\n")
     with manager() as inside:
-        assert [session.closed_reason for session in inside.sessions("a")] == ["new broom", None]
+        assert [session.closed_reason for session in inside.conversations.sessions("a")] == ["new broom", None]
 
 
 def test_reset_as_json_is_the_conversation_afterwards(run: Run) -> None:
@@ -134,14 +134,14 @@ def test_reset_leaves_the_conversation_with_its_provider(run: Run) -> None:
         inside.send("c", "hello")
         run("reset", "c", "--db", "a.db")
         inside.send("c", "again")
-        assert [session.provider for session in inside.sessions("c")] == ["anthropic", "anthropic"]
+        assert [session.provider for session in inside.conversations.sessions("c")] == ["anthropic", "anthropic"]
 
 
 def test_reset_refuses_while_a_turn_runs_unless_forced(run: Run) -> None:
     with manager() as inside, inside.stream("a", "more"):
         complains(run("reset", "a", "--db", "a.db"), 4)
         assert run("reset", "a", "--db", "a.db", "--force").exit_code == 0
-        assert inside.turns("a")[-1].status == "superseded"
+        assert inside.conversations.turns("a")[-1].status == "superseded"
 
 
 @pytest.mark.parametrize(

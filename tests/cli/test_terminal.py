@@ -92,7 +92,7 @@ def test_a_person_is_asked_and_answered_until_ctrl_d() -> None:
         code, _ = person.end()
     assert code == 0
     with manager() as inside:
-        assert len(inside.turns("k")) == 1
+        assert len(inside.conversations.turns("k")) == 1
 
 
 def test_a_spinner_turns_until_the_answer_comes() -> None:
@@ -145,7 +145,7 @@ def test_ctrl_c_while_the_ai_answers_interrupts_the_turn() -> None:
     assert code == 128 + signal.SIGINT
     assert "Traceback" not in seen
     with manager() as inside:
-        assert [turn.status for turn in inside.turns("k")] == [TurnStatus.INTERRUPTED]
+        assert [turn.status for turn in inside.conversations.turns("k")] == [TurnStatus.INTERRUPTED]
 
 
 def test_a_person_may_go_on_after_an_error_and_the_exit_code_still_tells_it() -> None:

@@ -86,7 +86,7 @@ def test_a_turn_is_healed_though_its_result_names_an_id_that_is_dead_already(sto
     assert [(reply.status, reply.healed) for reply in replies] == [
         (TurnStatus.SUCCEEDED, healed) for healed in (False, True, True, True)
     ]
-    conversation = sessions.conversation("k")
+    conversation = sessions.conversations.get("k")
     assert store.dead(conversation, {"s-1", "s-2", "s-3", "s-4"}) == {"s-1", "s-2", "s-3"}
     check_database(store)
 

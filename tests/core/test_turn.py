@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsm import ProviderError, Reply, Result, RunningTurn, State, TextDelta, ToolResult, ToolUse, TurnFailed, TurnStatus
+from fsm import ProviderError, Reply, Result, State, TextDelta, ToolResult, ToolUse, TurnFailed, TurnStatus
+from fsm._core.turn import RunningTurn
 from fsm.content import text_block
 from fsm.events import EXPIRED
 
@@ -139,9 +140,11 @@ def test_there_is_no_reply_before_the_end() -> None:
 
 def test_raise_for_error_returns_a_good_reply_and_raises_any_other() -> None:
     """As httpx does it, with the reply on the error."""
-    good = Reply("k", 1, "hello", State.ACTIVE, TurnStatus.SUCCEEDED, Result())
+    good = Reply(key="k", turn=1, text="hello", state=State.ACTIVE, status=TurnStatus.SUCCEEDED, result=Result())
     assert good.raise_for_error() is good
-    failed = Reply("k", 2, "", State.ACTIVE, TurnStatus.FAILED, Result(subtype="error_max_turns"))
+    failed = Reply(
+        key="k", turn=2, text="", state=State.ACTIVE, status=TurnStatus.FAILED, result=Result(subtype="error_max_turns")
+    )
     with pytest.raises(
         TurnFailed, match=r"'k': turn 2 failed \(error_max_turns\); the conversation is active"
     ) as caught:
@@ -149,7 +152,7 @@ def test_raise_for_error_returns_a_good_reply_and_raises_any_other() -> None:
     assert caught.value.reply is failed
     assert "idempotency" not in str(caught.value)
     assert caught.value.key == "k"
-    cut_off = Reply("k", 3, "", State.ACTIVE, TurnStatus.INTERRUPTED, replayed=True)
+    cut_off = Reply(key="k", turn=3, text="", state=State.ACTIVE, status=TurnStatus.INTERRUPTED, replayed=True)
     with pytest.raises(TurnFailed, match=r"turn 3 interrupted; .* with another idempotency key"):
         cut_off.raise_for_error()
     assert failed.summary == failed.result.summary

@@ -221,5 +221,5 @@ def test_a_turn_is_answered_once_though_the_answer_to_its_last_commit_was_lost(
             cutter.cuts = 1
             list(turn)
         assert (turn.reply.status, cutter.cut) == (TurnStatus.SUCCEEDED, 1)
-        assert [found.status for found in sessions.turns("k")] == [TurnStatus.SUCCEEDED] * 2
-        assert len(sessions.messages("k")) == 4
+        assert [found.status for found in sessions.conversations.turns("k")] == [TurnStatus.SUCCEEDED] * 2
+        assert len(sessions.conversations.messages("k")) == 4

@@ -903,7 +903,7 @@ def test_no_statement_is_prepared_twice(sqlite_store: SQLStore) -> None:
         manager.reset(key)
         for read in (manager.history, manager.turns, manager.sessions, manager.transitions):
             read(key, limit=2)
-        manager.conversations(limit=2)
+        manager.conversations.list(limit=2)
         manager.recover()
         sqlite_store._transactions.together([begin(Conversation(f"{key} too", len(prepared) + 7, NOW, NOW))])
 

@@ -38,7 +38,7 @@ def test_a_text_block_keeps_its_other_fields(store: Any, block: Block, count: in
     answer = Result(session_id="s-1", content=blocks)
     sessions = SessionManager(store, DemoProvider([[TextDelta("hello"), answer]]))
     sessions.send("k", list(blocks))
-    assert [message.content for message in sessions.messages("k")] == [blocks, blocks]
+    assert [message.content for message in sessions.conversations.messages("k")] == [blocks, blocks]
 
 
 @pytest.mark.parametrize("cost", [0.0, 0, 0.25, None])
@@ -46,7 +46,7 @@ def test_a_cost_of_nothing_is_not_an_unknown_cost(store: Any, cost: float | None
     sessions = SessionManager(store, DemoProvider([Result(session_id="s-1", cost_usd=cost)]))
     sessions.send("k", "hello", idempotency_key="once")
     again = sessions.send("k", "hello", idempotency_key="once")
-    assert sessions.turns("k")[0].cost_usd == cost
+    assert sessions.conversations.turns("k")[0].cost_usd == cost
     assert again.result is not None
     assert again.result.cost_usd == cost
 
@@ -55,7 +55,7 @@ def test_a_cost_of_nothing_is_not_an_unknown_cost(store: Any, cost: float | None
 def test_empty_provider_data_is_not_missing_provider_data(store: Any, kept: dict[str, Any] | None) -> None:
     sessions = SessionManager(store, DemoProvider([Result(session_id="s-1", provider_data=kept)]))
     sessions.send("k", "hello")
-    assert [message.provider_data for message in sessions.messages("k")] == [None, kept]
+    assert [message.provider_data for message in sessions.conversations.messages("k")] == [None, kept]
 
 
 @pytest.mark.parametrize("usage", [{}, {"input_tokens": 0}, None])
@@ -63,7 +63,7 @@ def test_empty_usage_is_not_missing_usage(store: Any, usage: dict[str, Any] | No
     sessions = SessionManager(store, DemoProvider([Result(session_id="s-1", usage=usage)]))
     sessions.send("k", "hello", idempotency_key="once")
     again = sessions.send("k", "hello", idempotency_key="once")
-    assert sessions.turns("k")[0].usage == usage
+    assert sessions.conversations.turns("k")[0].usage == usage
     assert again.result is not None
     assert again.result.usage == usage
 
@@ -72,4 +72,4 @@ def test_empty_usage_is_not_missing_usage(store: Any, usage: dict[str, Any] | No
 def test_a_status_of_zero_is_not_a_missing_status(store: Any, status: int | None) -> None:
     sessions = SessionManager(store, DemoProvider([Result(is_error=True, http_status=status)]))
     sessions.send("k", "hello")
-    assert sessions.turns("k")[0].http_status == status
+    assert sessions.conversations.turns("k")[0].http_status == status

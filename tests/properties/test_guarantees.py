@@ -191,7 +191,7 @@ def test_g10_a_late_result_moves_nothing_and_its_text_is_kept_outside_the_contex
         after = world.conversation
         assert before is not None
         assert after is not None
-        same = ("state", "session", "session_id", "turns", "transitions", "running", "provider")
+        same = ("state", "session_number", "session_id", "turn_count", "transition_count", "running", "provider")
         assert [getattr(after, name) for name in same] == [getattr(before, name) for name in same]
         turn = store.turns(after)[late.turn - 1]
         assert turn.status in {TurnStatus.SUPERSEDED, TurnStatus.INTERRUPTED}

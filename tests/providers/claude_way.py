@@ -145,18 +145,18 @@ class Claude:
     def log(self) -> list[State]:
         """The states that the conversation went through."""
         with self.manager() as manager:
-            moves = manager.transitions(KEY)
+            moves = manager.conversations.transitions(KEY)
         return [moves[0].source, *(move.target for move in moves)] if moves else [State.FRESH]
 
     def sessions(self) -> list[str | None]:
         """The provider session ids of the conversation's sessions."""
         with self.manager() as manager:
-            return [session.session_id for session in manager.sessions(KEY)]
+            return [session.session_id for session in manager.conversations.sessions(KEY)]
 
     def statuses(self) -> list[str]:
         """How its turns ended."""
         with self.manager() as manager:
-            return [turn.status.value for turn in manager.turns(KEY)]
+            return [turn.status.value for turn in manager.conversations.turns(KEY)]
 
 
 @frozen

@@ -367,7 +367,7 @@ def test_tools_are_run_by_the_cli_and_their_answers_are_events(claude: Claude) -
     assert reply.result.usage["output_tokens"] == 10
     assert reply.result.cost_usd is not None
     with claude.manager() as manager:
-        history = manager.messages(KEY)
+        history = manager.conversations.messages(KEY)
     assert [said.role for said in history] == ["user", "assistant", "user", "assistant"]
     assert [block["type"] for block in history[1].content] == ["text", "tool_use"]
 
@@ -478,7 +478,7 @@ def test_content_that_the_cli_would_drop_is_refused_before_the_turn_begins(claud
             InvalidContent, match="block 1 is of type 'tool_result', which the Claude CLI does not take"
         ):
             manager.send(KEY, [text("here:"), {"type": "tool_result", "tool_use_id": "t1", "content": "3"}])
-        assert manager.conversations() == []
+        assert manager.conversations.list() == []
     assert claude.server.received == []
 
 

@@ -47,7 +47,7 @@ def test_a_replayed_answer_of_the_messages_api_is_whole(server: MessagesServer, 
     assert merged(replayed) == merged(events)
     assert whole(again.reply) == whole(turn.reply)
     assert again.reply.tool_calls == tuple(event for event in events if isinstance(event, ToolUse))
-    assert again.reply.content == sessions.messages("k")[-1].content
+    assert again.reply.content == sessions.conversations.messages("k")[-1].content
     assert isinstance(events[-1], Result)
     assert again.reply.content == events[-1].content
     client.close()

@@ -69,9 +69,9 @@ class Threaded:
 async def check_cut_off(store: Any, said: list[str]) -> None:
     """The turn was interrupted, what it had said is stored, and the next turn begins at once."""
     manager = AsyncSessionManager(store, Watched())
-    assert (await manager.conversation("k")).running is None
-    assert [turn.status for turn in await manager.turns("k")] == [TurnStatus.INTERRUPTED]
-    assert [message.text for message in await manager.messages("k")] == ["hello", *said]
+    assert (await manager.conversations.get("k")).running is None
+    assert [turn.status for turn in await manager.conversations.turns("k")] == [TurnStatus.INTERRUPTED]
+    assert [message.text for message in await manager.conversations.messages("k")] == ["hello", *said]
     assert (await manager.send("k", "and now")).status is TurnStatus.SUCCEEDED
     check_database(store)
 
@@ -122,8 +122,8 @@ async def test_a_caller_whose_time_is_over_between_two_events_leaves_no_running_
             async with manager.stream("k", "hello") as turn:
                 await anext(turn)
                 await anyio.sleep_forever()
-        if scope.cancelled_caught and await manager.turns("k"):
-            assert (await manager.turns("k"))[0].status is TurnStatus.INTERRUPTED
+        if scope.cancelled_caught and await manager.conversations.turns("k"):
+            assert (await manager.conversations.turns("k"))[0].status is TurnStatus.INTERRUPTED
         assert store.running() == []
 
 
@@ -152,10 +152,10 @@ async def test_many_callers_of_a_group_that_fails_leave_no_running_turns(store: 
                 tasks.start_soon(fail)
         assert caught.group_contains(ZeroDivisionError)
         assert store.running() == []
-        conversations = await manager.conversations()
+        conversations = await manager.conversations.list()
         assert len(conversations) == 10
         for conversation in conversations:
-            (turn,) = await manager.turns(conversation.key)
+            (turn,) = await manager.conversations.turns(conversation.key)
             assert turn.status is TurnStatus.INTERRUPTED
 
 

@@ -29,6 +29,6 @@ async def test_a_task_that_is_cancelled_again_while_its_turn_is_ended_leaves_no_
     async with asyncio.timeout(60):
         await cancelled(manager, times=times)
         assert (await manager.send("k", "and now")).status is TurnStatus.SUCCEEDED
-        turns = [turn.status for turn in await manager.turns("k")]
+        turns = [turn.status for turn in await manager.conversations.turns("k")]
     assert turns == [TurnStatus.INTERRUPTED, TurnStatus.SUCCEEDED]
     check_database(store)

@@ -95,7 +95,7 @@ def test_a_turn_that_has_just_been_stored_is_not_taken_for_abandoned_by_another_
     front.around = once(meanwhile, stored_first=True)
     assert sessions.send("k", "me first").status is TurnStatus.SUCCEEDED
     assert told == [ConversationBusy]
-    assert [turn.status for turn in sessions.turns("k")] == [TurnStatus.SUCCEEDED] * (turns + 1)
+    assert [turn.status for turn in sessions.conversations.turns("k")] == [TurnStatus.SUCCEEDED] * (turns + 1)
 
 
 def test_recover_does_not_end_a_turn_that_has_just_been_stored(store: Any, turns: int) -> None:
@@ -134,7 +134,7 @@ async def test_a_turn_that_has_just_been_stored_is_not_taken_for_abandoned_by_an
             front.around = once(lambda: portal.call(second), stored_first=True)
             assert (await sessions.send("k", "me first")).status is TurnStatus.SUCCEEDED
     assert told == [ConversationBusy]
-    assert [turn.status for turn in await sessions.turns("k")] == [TurnStatus.SUCCEEDED] * (turns + 1)
+    assert [turn.status for turn in await sessions.conversations.turns("k")] == [TurnStatus.SUCCEEDED] * (turns + 1)
 
 
 # What is left of a begin that was cut off
@@ -147,7 +147,7 @@ def test_a_begin_that_was_cut_off_before_it_was_stored_leaves_its_key_free(store
     with pytest.raises(KeyboardInterrupt):
         sessions.send("k", "hello", idempotency_key="once")
     conversation = store.load("k")
-    assert (conversation.turns if conversation else 0) == turns, "the begin was stored after all"
+    assert (conversation.turn_count if conversation else 0) == turns, "the begin was stored after all"
     reply = sessions.send("k", "hello", idempotency_key="once")
     assert (reply.status, reply.replayed, reply.text) == (TurnStatus.SUCCEEDED, False, "yes")
     assert len(provider.requests) == 1
@@ -162,8 +162,8 @@ def test_a_begin_that_was_cut_off_after_it_was_stored_is_interrupted_and_its_key
     sessions = SessionManager(Passing(store, once(interrupt, stored_first=True)), provider)
     with pytest.raises(KeyboardInterrupt):
         sessions.send("k", "hello", idempotency_key="once")
-    assert sessions.conversation("k").running is None
-    assert sessions.turns("k")[-1].status is TurnStatus.INTERRUPTED
+    assert sessions.conversations.get("k").running is None
+    assert sessions.conversations.turns("k")[-1].status is TurnStatus.INTERRUPTED
     again = sessions.send("k", "hello", idempotency_key="once")
     assert (again.status, again.replayed, again.text) == (TurnStatus.INTERRUPTED, True, "")
     assert provider.requests == []
@@ -196,7 +196,7 @@ async def test_a_scope_that_is_cancelled_while_its_begin_is_stored_leaves_an_int
             with scope:
                 await sessions.send("k", "hello", idempotency_key="once")
             assert scope.cancelled_caught
-        assert (await sessions.conversation("k")).running is None
+        assert (await sessions.conversations.get("k")).running is None
         asked = len(provider.requests)
         again = await sessions.send("k", "hello", idempotency_key="once")
         assert (again.status, again.replayed) == (TurnStatus.INTERRUPTED, True)
@@ -230,7 +230,7 @@ async def test_a_task_that_is_cancelled_while_its_begin_is_refused_leaves_its_ke
         await asyncio.wait([task])
         await anyio.to_thread.run_sync(done.wait)
         conversation = await anyio.to_thread.run_sync(store.load, "k")
-        assert (conversation.turns if conversation else 0) == turns, "the begin was stored after all"
+        assert (conversation.turn_count if conversation else 0) == turns, "the begin was stored after all"
         reply = await sessions.send("k", "hello", idempotency_key="once")
     assert (reply.status, reply.replayed, len(provider.requests)) == (TurnStatus.SUCCEEDED, False, 1)
     check_database(store)

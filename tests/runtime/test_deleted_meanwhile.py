@@ -102,8 +102,8 @@ def test_a_late_result_does_not_get_into_a_new_conversation_of_the_key(url: str,
             list(turn)
         assert caught.value.reply is not None
         assert caught.value.reply.text == "one two"
-        assert [message.text for message in sessions.messages("k")] == ["begin again", "new"]
-        assert [found.status for found in sessions.turns("k")] == [TurnStatus.SUCCEEDED]
+        assert [message.text for message in sessions.conversations.messages("k")] == ["begin again", "new"]
+        assert [found.status for found in sessions.conversations.turns("k")] == [TurnStatus.SUCCEEDED]
         assert other.send("k", "and now").text == "new"
 
 
@@ -130,8 +130,8 @@ def test_a_late_result_of_an_async_manager_does_not_bring_a_deleted_conversation
 
 OTHER_COMMANDS: dict[str, Callable[[SessionManager], object]] = {
     "reset": lambda sessions: sessions.reset("k"),
-    "messages": lambda sessions: sessions.messages("k"),
-    "turns": lambda sessions: sessions.turns("k"),
+    "messages": lambda sessions: sessions.conversations.messages("k"),
+    "turns": lambda sessions: sessions.conversations.turns("k"),
 }
 
 

@@ -277,7 +277,7 @@ def fork_while_a_thread_waits(url: str) -> Any:
         list(turn)
     waiting.join()
     sent = in_child(lambda: sessions.send("k", "child").turn)
-    return [told, sent, [found.status.value for found in sessions.turns("k")]]
+    return [told, sent, [found.status.value for found in sessions.conversations.turns("k")]]
 
 
 def test_a_fork_while_a_thread_waits_for_a_conversation_leaves_no_gap_in_the_queue(url: str) -> None:

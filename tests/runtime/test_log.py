@@ -13,6 +13,7 @@ from fsm._core.effects import Step
 from fsm.events import EXPIRED
 from fsm.providers import DemoProvider
 from persistence import SQLStore
+from tests.begun import abandoned_turn
 from tests.eventually import eventually
 
 STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime"}
@@ -133,15 +134,16 @@ def test_turns_that_nobody_runs_and_turns_that_somebody_runs_are_logged(store: F
     """The first were ended, the second are not begun."""
     sessions = manager(store)
     hanging = sessions.stream("k", "hello")
-    turn = hanging.__enter__()
+    hanging.__enter__()
     events()
     with pytest.raises(ConversationBusy):
         sessions.send("k", "me too")
     assert events() == {"turn.begin_rejected": ("INFO", {"conversation": "k"})}
-    sessions._driver.forget("k", turn.number)
-    sessions.recover()
-    assert events() == {"turn.recover_completed": ("WARNING", {"conversation": "k", "turn": 1})}
     hanging.__exit__(None, None, None)
+    abandoned_turn(store, "gone")
+    events()
+    sessions.recover()
+    assert events() == {"turn.recover_completed": ("WARNING", {"conversation": "gone", "turn": 1})}
 
 
 def test_what_others_code_raises_is_logged_with_its_trace(
@@ -188,7 +190,7 @@ def test_a_refused_commit_is_logged_and_a_conflict_is_not(store: Forgetful, even
     sessions = manager(store)
     sessions.send("k", "hello")
     events()
-    version = sessions.conversation("k").version
+    version = sessions.conversations.get("k").version
     for error, logged in (
         (Conflict, {}),
         (StoreError, {"conversation": "k", "version": version, "error": "StoreError"}),
@@ -204,7 +206,7 @@ def test_steps_that_a_crashed_server_had_forgotten_are_logged(sqlite_url: str, e
     with Forgetful(sqlite_url) as store:
         sessions = manager(store, [TextDelta("one"), Result(session_id="s-1")], [Result(session_id="s-1")])
         sessions.send("k", "hello")
-        conversation = sessions.conversation("k")
+        conversation = sessions.conversations.get("k")
         with sessions.stream("k", "again") as turn:
             events()
             undo(sqlite_url, conversation.version)
@@ -213,7 +215,7 @@ def test_steps_that_a_crashed_server_had_forgotten_are_logged(sqlite_url: str, e
             "WARNING",
             {"conversation": "k", "turn": 2, "version": conversation.version},
         )
-        assert [stored.number for stored in sessions.turns("k")] == [1, 2]
+        assert [stored.number for stored in sessions.conversations.turns("k")] == [1, 2]
 
 
 def undo(url: str, version: int) -> None:

@@ -50,7 +50,7 @@ def synchronous(store: SQLStore) -> None:
         sessions.send("k", text)
     sessions.reset("k")
     sessions.recover()
-    sessions.messages("k")
+    sessions.conversations.messages("k")
 
 
 def asynchronous(store: SQLStore) -> None:
@@ -62,7 +62,7 @@ def asynchronous(store: SQLStore) -> None:
             await sessions.send("k", text)
         await sessions.reset("k")
         await sessions.recover()
-        await sessions.messages("k")
+        await sessions.conversations.messages("k")
 
     anyio.run(talk)
 

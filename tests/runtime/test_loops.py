@@ -49,7 +49,7 @@ async def talk(sessions: AsyncSessionManager, loop: int, answered: list[str]) ->
         for turn in range(TURNS):
             tasks.start_soon(send, f"k{loop}", f"{loop} {turn}")
             tasks.start_soon(send, "shared", f"shared {loop} {turn}")
-    await sessions.messages("shared")
+    await sessions.conversations.messages("shared")
     await sessions.recover()
 
 

@@ -50,7 +50,7 @@ class Blocked:
         yield Result(session_id="s-1")
 
 
-READS = ["conversation", "history", "turns", "sessions", "transitions"]
+READS = ["get", "messages", "turns", "sessions", "transitions"]
 
 
 @pytest.mark.parametrize("turns", [1, 3])
@@ -65,9 +65,9 @@ async def test_reads_go_on_while_every_thread_of_a_provider_is_blocked(store: An
 
     async def read() -> None:
         for name in READS:
-            await getattr(sessions, name)("k")
+            await getattr(sessions.conversations, name)("k")
             done.append(name)
-        await sessions.conversations()
+        await sessions.conversations.list()
         await sessions.recover()
         await sessions.reset("k")
         done.append("all")

@@ -72,7 +72,7 @@ def test_all_turns_whose_lease_is_over_are_ended_at_once(store: Any, held: ExitS
     sessions = SessionManager(store, DemoProvider())
     assert {conversation.key for conversation in sessions.recover()} == dead
     assert store.running() == []
-    assert all(sessions.turns(key)[0].status is TurnStatus.INTERRUPTED for key in dead)
+    assert all(sessions.conversations.turns(key)[0].status is TurnStatus.INTERRUPTED for key in dead)
     assert sessions.recover() == []
     held.close()
     check_database(store)

@@ -336,7 +336,7 @@ def test_a_resumed_session_that_is_full_is_not_told_less(store: Any) -> None:
     sessions.send("k", "hello")
     assert sessions.send("k", "and now?").status is TurnStatus.FAILED
     assert len(provider.requests) == 2
-    assert sessions.conversation("k").session_id == "s-1"
+    assert sessions.conversations.get("k").session_id == "s-1"
 
 
 def test_a_first_message_that_is_too_large_is_not_sent_twice(store: Any) -> None:

@@ -146,7 +146,10 @@ def test_a_reply_has_its_tool_calls_in_order_and_its_content_as_it_is_stored(sto
         assert isinstance(reply.content, tuple)
         told = [block for block in reply.content if block["type"] != "tool_result"]
         stored = [
-            block for message in sessions.messages("k") if message.role == "assistant" for block in message.content
+            block
+            for message in sessions.conversations.messages("k")
+            if message.role == "assistant"
+            for block in message.content
         ]
         assert told == stored
 

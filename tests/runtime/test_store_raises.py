@@ -72,7 +72,7 @@ def test_an_error_of_any_kind_at_the_end_of_a_turn_comes_with_the_reply(store: A
     assert caught.value.__cause__ is error
     front.relent()
     assert sessions.send("k", "and now").status is TurnStatus.SUCCEEDED
-    assert [turn.status for turn in sessions.turns("k")] == [
+    assert [turn.status for turn in sessions.conversations.turns("k")] == [
         TurnStatus.SUCCEEDED,
         TurnStatus.INTERRUPTED,
         TurnStatus.SUCCEEDED,
@@ -136,14 +136,12 @@ def test_an_async_manager_tells_an_error_of_any_kind_alike(
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_an_error_of_one_step_among_many_is_told_to_its_caller_alone(sqlite_url: str, backend: str) -> None:
-    """The steps of an async manager may share a transaction."""
 
     class Choosy(SQLStore):
-        def commit_many(self, steps: Any) -> Any:
-            return [
-                ValueError("secret") if step.after.key == "bad" else super(Choosy, self).commit_many([step])[0]
-                for step in steps
-            ]
+        def commit(self, step: Any) -> None:
+            if step.after.key == "bad":
+                raise ValueError("secret")
+            super().commit(step)
 
     told: dict[str, str] = {}
     lock = threading.Lock()

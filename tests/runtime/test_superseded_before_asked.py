@@ -63,7 +63,7 @@ def test_a_turn_that_was_superseded_before_it_was_read_does_not_ask_its_provider
         clock.advance(seconds)
         next(turn)
     assert len(provider.requests) == 1
-    assert sessions.turns("k")[-1].status is TurnStatus.SUPERSEDED
+    assert sessions.conversations.turns("k")[-1].status is TurnStatus.SUPERSEDED
     check_database(store)
 
 

@@ -55,7 +55,7 @@ async def test_a_message_that_gives_up_waiting_costs_no_other_its_place(store: S
             await anyio.wait_all_tasks_blocked()
             async for _ in turn:
                 pass
-        said = [message.text for message in await manager.messages("k") if message.role == "user"]
+        said = [message.text for message in await manager.conversations.messages("k") if message.role == "user"]
         assert said == ["the first", *(f"waiting {number}" for number in range(4) if number != leaves)]
 
 
@@ -77,5 +77,5 @@ async def test_two_messages_that_give_up_waiting_cost_no_other_its_place(store: 
                 await anyio.wait_all_tasks_blocked()
             async for _ in turn:
                 pass
-        said = [message.text for message in await manager.messages("k") if message.role == "user"]
+        said = [message.text for message in await manager.conversations.messages("k") if message.role == "user"]
         assert said == ["the first", "waiting 0", "waiting 2", "waiting 4"]

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from fsm import AsyncSessionManager, Conversation, Result, SessionManager, State
 from fsm._core import decisions as decide
 from fsm._core.effects import AddMessage, EndTurn, LogTransition, MarkSessionDead, Step
 from fsm._core.turn import RunningTurn
-from fsm._runtime.turn_commits import Commits
 from fsm.events import EXPIRED
 from fsm.providers import DemoProvider
 from fsm.testing import ConversationMachine, ReferenceStore, conversation_machine
@@ -188,10 +188,7 @@ def never_heals(monkeypatch: pytest.MonkeyPatch) -> None:
 def forgets_who_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that comes back late asks for a session that is dead by now (G2)."""
 
-    async def keep_lease(self: Commits, *_: object) -> None:
-        pass
-
-    monkeypatch.setattr(Commits, "keep_lease", keep_lease)
+    monkeypatch.setattr("fsm._runtime.turn_runner.UNASKED", timedelta(days=1))
 
 
 def tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

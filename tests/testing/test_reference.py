@@ -37,7 +37,7 @@ def test_it_reads_the_same_pages_as_sqlite(limit: int | None, before: int | None
             manager = SessionManager(store, DemoProvider(), clock=lambda: NOW)
             for text in ("a", "b", "c"):
                 manager.send("k", text)
-            pages.append(manager.messages("k", limit=limit, before=before))
+            pages.append(manager.conversations.messages("k", limit=limit, before=before))
         assert list(pages[0]) == list(pages[1])
 
 

@@ -10,9 +10,10 @@ import attrs
 import pytest
 
 from fsm._core.effects import Step
-from fsm._runtime.engine import Driver
-from fsm._runtime.requests import Requests
+from fsm._runtime.engine import Engine
+from fsm._runtime.turn_runner import TurnRunner
 from fsm.provider import Request
+from fsm.store import Store
 from fsm.testing import reference
 from fsm.testing.__main__ import main
 from fsm.testing.mutants import MUTANTS, Mutant
@@ -99,36 +100,44 @@ def test_a_wrong_store_is_found(mutant: Mutant) -> None:
 
 
 def _forgets_to_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Driver, "_replayed", lambda *_: {}["lost"])
+    monkeypatch.setattr(Engine, "_replayed", lambda *_: {}["lost"])
+
+
+class _Unstored:
+    """A store that takes what begins a turn and does not keep it."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def commit(self, step: Step) -> None:
+        if step.after.running is None:
+            self._store.commit(step)
 
 
 def _asks_before_it_stores(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Driver.commit
+    real = Engine.__init__
+    monkeypatch.setattr(Engine, "__init__", lambda self, store, *rest: real(self, _Unstored(store), *rest))
 
-    async def commit(self: Driver, step: Step) -> None:
-        if step.after.running is None:
-            await real(self, step)
 
-    monkeypatch.setattr(Driver, "commit", commit)
+def _asks_wrongly(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+    real = TurnRunner._make_request
+
+    async def make(self: TurnRunner) -> Request:
+        request = await real(self)
+        return request if request.session_id else attrs.evolve(request, **changes)
+
+    monkeypatch.setattr(TurnRunner, "_make_request", make)
 
 
 def _resumes_the_dead(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Requests.make
-
-    async def make(self: Requests, *asked: Any) -> Request:
-        request = await real(self, *asked)
-        return request if request.session_id else attrs.evolve(request, session_id="first-1")
-
-    monkeypatch.setattr(Requests, "make", make)
+    _asks_wrongly(monkeypatch, session_id="first-1")
 
 
 def _tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Requests.make
-
-    async def make(self: Requests, *asked: Any) -> Request:
-        return attrs.evolve(await real(self, *asked), history=())
-
-    monkeypatch.setattr(Requests, "make", make)
+    _asks_wrongly(monkeypatch, history=())
 
 
 def _drops_tool_results(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,10 +154,9 @@ def _drops_tool_results(monkeypatch: pytest.MonkeyPatch) -> None:
         (_drops_tool_results, "G23"),
     ],
 )
-def test_a_wrong_driver_is_found(
+def test_a_wrong_engine_is_found(
     monkeypatch: pytest.MonkeyPatch, wrong: Callable[[pytest.MonkeyPatch], None], claim: str
 ) -> None:
-    """The drivers of the managers are the real ones."""
     wrong(monkeypatch)
     with pytest.raises(SimulationError, match=claim):
         simulate(1, turns=300, conversations=4)

@@ -56,7 +56,7 @@ def test_keys_and_contents_are_accepted_and_stored_as_they_are(key: str, content
         for store in (sqlite, ReferenceStore()):
             manager = SessionManager(store, _Silent())
             manager.send(key, content)
-            (message,) = manager.messages(key)
+            (message,) = manager.conversations.messages(key)
             assert isinstance(message, Message)
             assert message.content == as_blocks(content)
 

@@ -23,7 +23,9 @@ shutil.rmtree(os.path.join(os.environ["CLAUDE_CONFIG_DIR"], "projects"))  # what
 
 reply = manager.send("ticket-42", "And now?")
 print(reply.text, reply.state.value, "healed:", reply.healed)
-print(*(f"{move.source.value} → {move.target.value}" for move in manager.transitions("ticket-42")), sep=", ")
+print(
+    *(f"{move.source.value} → {move.target.value}" for move in manager.conversations.transitions("ticket-42")), sep=", "
+)
 # [restart end]
 
 # [stop]
