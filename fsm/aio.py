@@ -189,10 +189,9 @@ class AsyncSessionManager:
         metadata: Mapping[str, Any] | None = None,
     ) -> Reply:
         """Send a message and wait for the whole answer; see :meth:`fsm.SessionManager.send`."""
-        async with self._place(key) as busy_timeout:
-            return await self._engine.send(
-                key, content, idempotency_key=idempotency_key, metadata=metadata, busy_timeout=busy_timeout
-            )
+        async with self._begun(key, content, idempotency_key, metadata) as turn:
+            await turn.pull(to_the_end=True)
+        return turn.reply
 
     @asynccontextmanager
     async def stream(
@@ -216,14 +215,22 @@ class AsyncSessionManager:
         >>> anyio.run(main)
         True
         """
+        async with self._begun(key, content, idempotency_key, metadata) as turn:
+            yield AsyncStreamedTurn(turn)
+
+    @asynccontextmanager
+    async def _begun(
+        self, key: str, content: Content, idempotency_key: str | None, metadata: Mapping[str, Any] | None
+    ) -> AsyncIterator[TurnRunner | ReplayedTurn]:
+        """Begin a turn, and close it at the end of the block."""
         async with self._place(key) as busy_timeout:
-            begun = await self._engine.begin(
+            turn = await self._engine.begin(
                 key, content, idempotency_key=idempotency_key, metadata=metadata, busy_timeout=busy_timeout
             )
             try:
-                yield AsyncStreamedTurn(begun)
+                yield turn
             finally:
-                await begun.close()
+                await turn.close()
 
     @asynccontextmanager
     async def _place(self, key: str) -> AsyncIterator[float]:

@@ -195,7 +195,12 @@ class SessionManager:
             StoreError: the store refused; ``error.reply`` holds what was answered, if anything was (G16).
             TurnSuperseded: a reset or another worker ended the turn first (G10).
         """
-        return run(self._engine.send(key, content, idempotency_key=idempotency_key, metadata=metadata))
+        turn = run(self._engine.begin(key, content, idempotency_key=idempotency_key, metadata=metadata))
+        try:
+            run(turn.pull(to_the_end=True))
+        finally:
+            run(turn.close())
+        return turn.reply
 
     @contextmanager
     def stream(

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Literal, TypeAlias
 
-from fsm._core.effects import Step
 from fsm.errors import InvalidInput
 from fsm.records import Conversation
-from persistence.rows import micros
+from fsm.store import Step
+from persistence.mapping import micros
 
 __all__ = ["EVERYTHING", "IS_SYNCED", "Durability", "bound", "check_seconds", "check_size", "lease_of"]
 

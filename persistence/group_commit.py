@@ -2,12 +2,13 @@
 
 A database with one writer at a time makes the others wait while it syncs. The first of them to get its turn commits
 the steps of all who wait. A commit never waits for others to join: a lone caller commits at once. Each caller is
-answered only after its own step is durable. A step that is refused, or a transaction that fails, costs no other caller
-its step.
+answered only after its own step is durable. If a step is refused, or a transaction fails, no other caller loses its
+step.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -15,30 +16,31 @@ from typing import Protocol
 
 from attrs import define
 
-from fsm._core.effects import Step
-from fsm._runtime.log import LOGGER
+from fsm.store import Step
 
-__all__ = ["Group"]
+__all__ = ["GroupCommit"]
+
+LOGGER = logging.getLogger("fsm")
 
 MOST = 64
-"""How many steps share a transaction at most."""
+"""The most steps that share a transaction."""
 
 
 class Alone(Protocol):
-    """Commits one step."""
+    """Commits one step in a transaction of its own."""
 
     def __call__(self, step: Step, *, lost: bool = False) -> None: ...
 
 
 @define(eq=False)
 class _Entry:
-    """A step that waits, and what came of it.
+    """A step that waits, and its outcome.
 
     Attributes:
         step: the step.
-        is_settled: whether anything came of it.
-        is_stored: whether it is stored; settled and not stored, it is for its own caller to commit.
-        error: why it was refused.
+        is_settled: whether the leader has dealt with it.
+        is_stored: whether it is stored; if it is settled and not stored, its own caller commits it.
+        error: the reason for which it was refused, or None.
     """
 
     step: Step
@@ -47,15 +49,18 @@ class _Entry:
     error: Exception | None = None
 
 
-class Group:
+class GroupCommit:
     """Commits the steps of many threads.
 
-    Threads append to ``_waiting`` without a lock; only the one that holds ``_leading`` takes from it.
+    Threads append to ``_waiting`` without a lock. Only the thread that holds ``leading`` takes from it.
 
     Args:
-        alone: commits one step, in a transaction of its own; told whether a transaction that it shared was cut off, so
-            that the step may be stored already.
-        together: commits steps in one transaction, and returns for each why it was refused, or None.
+        alone: commits one step. It is told whether a transaction that the step shared was cut off, so that the step may
+            be stored already.
+        together: commits steps in one transaction, and returns for each the reason for which it was refused, or None.
+
+    Attributes:
+        leading: the lock of the thread that commits for the others.
     """
 
     def __init__(self, alone: Alone, together: Callable[[Sequence[Step]], Sequence[Exception | None]]) -> None:
@@ -64,14 +69,19 @@ class Group:
         self.renew()
 
     def renew(self) -> None:
-        """Begin with nobody waiting and nobody leading, as in a child: those who did are threads of the parent."""
-        self._leading = threading.Lock()
+        """Start with nobody waiting and nobody leading, as in a child: those threads are the parent's."""
+        self.leading = threading.Lock()
         self._waiting: deque[_Entry] = deque()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no step is being committed and none waits."""
+        return not self._waiting and not self.leading.locked()
+
     def commit(self, step: Step) -> None:
-        """Commit a step; raises what ``alone`` raises, or the reason for which it was refused."""
-        if not self._waiting and not self._leading.locked():
-            with self._leading:
+        """Commit a step; raise the reason for which it was refused, if it was."""
+        if self.is_idle:
+            with self.leading:
                 self._alone(step)
             return
         (error,) = self.commit_many([step])
@@ -79,10 +89,10 @@ class Group:
             raise error
 
     def commit_many(self, steps: Sequence[Step]) -> list[Exception | None]:
-        """Commit steps; for each, what :meth:`commit` would have raised."""
+        """Commit steps; return for each what :meth:`commit` would have raised, or None."""
         entries = [_Entry(step) for step in steps]
         self._waiting.extend(entries)
-        with self._leading:
+        with self.leading:
             while not all(entry.is_settled for entry in entries):
                 self._lead()
         for entry in entries:
@@ -91,7 +101,7 @@ class Group:
         return [entry.error for entry in entries]
 
     def _lead(self) -> None:
-        """Commit those who wait."""
+        """Commit those that wait."""
         batch = [self._waiting.popleft() for _ in range(min(MOST, len(self._waiting)))]
         try:
             if len(batch) == 1:
@@ -99,7 +109,7 @@ class Group:
                 return
             for entry, error in zip(batch, self._together([entry.step for entry in batch]), strict=True):
                 entry.error, entry.is_stored = error, error is None
-        except Exception as error:  # noqa: BLE001  # each caller tries alone, and gets its own
+        except Exception as error:  # noqa: BLE001  # each caller commits alone, and gets its own error
             LOGGER.warning("store.group_failed", extra={"steps": len(batch), "error": type(error).__name__})
         finally:
             for entry in batch:
@@ -108,7 +118,7 @@ class Group:
     def _lead_one(self, entry: _Entry, *, lost: bool = False) -> None:
         try:
             self._alone(entry.step, lost=lost)
-        except Exception as error:  # noqa: BLE001  # for its own caller, who is waiting for it
+        except Exception as error:  # noqa: BLE001  # its own caller raises it
             entry.error = error
         else:
             entry.is_stored = True

@@ -1,57 +1,69 @@
-"""Every statement of the hot path, compiled once from a peewee query.
+"""Every statement of the store, compiled once from a peewee query.
 
 peewee's query builder costs about 100 µs a query, a hundred times what SQLite needs for a row. So each query is built
-once for a database, with named places where values go, and from then on only its SQL runs. There is one definition for
-all databases: the dialect is whatever peewee writes for the database at hand.
+once for a database, with named places where values go. From then on only its SQL runs. There is one definition for all
+databases: the dialect is whatever peewee writes for the database at hand.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from operator import itemgetter
 from typing import Any, TypeAlias
 
 from attrs import field, frozen
 from peewee import SQL, Database, Field, Model, Query, Tuple, Value, fn
 
-from persistence.models import Conversation, DeadId, Message, Session, Transition, Turn
-from persistence.rows import Row
+from fsm.store import (
+    AddMessage,
+    BindSession,
+    CloseSession,
+    EndTurn,
+    ExtendTurn,
+    LogTransition,
+    MarkSessionDead,
+    OpenSession,
+    StartTurn,
+    Step,
+)
+from persistence.mapping import Row, Values, created, moved, values_of
+from persistence.schema import Conversation, DeadId, Message, Session, Transition, Turn
 
-__all__ = ["Statement", "Statements", "Write"]
+__all__ = ["COLUMNS", "Statement", "Statements", "Write"]
 
 PAGED: Mapping[str, type[Model]] = {"messages": Message, "turns": Turn, "sessions": Session, "transitions": Transition}
 
 
 @frozen
 class _Place:
-    """Stands in a query where a value goes."""
+    """Stands in a query for a value."""
 
     name: str
 
 
-@frozen
+@frozen(kw_only=True)
 class Statement:
-    """SQL, and the names of its values in the order in which it wants them.
+    """SQL, and the names of its values in their order.
 
     Attributes:
         sql: the text.
         names: the names of its values.
-        expect_one_row: whether it must touch exactly one row, or what it belongs to must not be.
-        bind: the values in order, from a mapping.
+        expect_one_row: roll the transaction back unless the statement changes exactly one row.
+        bind: returns the values in order, from a mapping.
 
-    >>> Statement("UPDATE t SET a = ? WHERE b = ?", ("a", "b")).bind({"b": 2, "a": 1})
+    >>> Statement(sql="UPDATE t SET a = ? WHERE b = ?", names=("a", "b")).bind({"b": 2, "a": 1})
     (1, 2)
     """
 
     sql: str
-    names: tuple[str, ...]
+    names: tuple[str, ...] = ()
     expect_one_row: bool = False
     bind: Callable[[Mapping[str, Any]], tuple[Any, ...]] = field(init=False, repr=False, eq=False)
 
     @bind.default
     def _binder(self) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
         if len(self.names) > 1:
-            return itemgetter(*self.names)  # quicker than a loop
+            return itemgetter(*self.names)
         return lambda values: tuple(values[name] for name in self.names)
 
 
@@ -63,23 +75,32 @@ def _place(name: str) -> Value:
     return Value(_Place(name), converter=False)
 
 
-def _fields(model: type[Model], *names: str) -> list[Field]:
-    fields: dict[str, Field] = model._meta.fields
-    return [fields[name] for name in names] if names else list(fields.values())
+def _fields(model: type[Model]) -> list[Field]:
+    return list(model._meta.fields.values())
+
+
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    model._meta.table_name: tuple(field.name for field in _fields(model))
+    for model in (Conversation, Session, Turn, Message, Transition)
+}
+"""The names of the columns of each table, in their order."""
 
 
 def _insert(model: type[Model]) -> Query:
     return model.insert({field: _place(field.name) for field in _fields(model)})
 
 
-def _update(model: type[Model], *names: str, kept: Collection[str] = ()) -> Query:
-    """Change these columns; those of ``kept`` stay as they are when they are given NULL."""
+def _update(model: type[Model], *names: str, kept: str = "") -> Query:
+    """Return a change of these columns; the column ``kept`` stays as it is when it is given NULL."""
+    fields = model._meta.fields
     return model.update(
-        {
-            field: fn.COALESCE(_place(field.name), field) if field.name in kept else _place(field.name)
-            for field in _fields(model, *names)
-        }
+        {fields[name]: fn.COALESCE(_place(name), fields[name]) if name == kept else _place(name) for name in names}
     )
+
+
+def _row(model: type[Model], number: str = "number") -> Any:
+    fields = model._meta.fields
+    return (fields["conversation"] == _place("conversation")) & (fields["number"] == _place(number))
 
 
 def _page(model: type[Model]) -> Query:
@@ -92,14 +113,99 @@ def _page(model: type[Model]) -> Query:
     )
 
 
+def _messages_of_turns(on: Any, *conditions: Any) -> Query:
+    """Return a query for the newest messages of some turns of some sessions."""
+    return (
+        Message.select(*_fields(Message))
+        .join(Turn, on=(Turn.conversation == Message.conversation) & on)
+        .where(
+            Turn.conversation == _place("conversation"),
+            Turn.session_number.between(_place("first_session"), _place("last_session")),
+            *conditions,
+        )
+        .limit(_place("limit"))
+    )
+
+
 def _of_turn(name: str) -> Query:
-    """A column of a turn as it stands."""
-    return Turn.select(*_fields(Turn, name)).where(_row(Turn, number="turn"))
+    """Return a query for a column of a turn as it stands."""
+    return Turn.select(Turn._meta.fields[name]).where(_row(Turn, "turn"))
 
 
-def _row(model: type[Model], *, number: str = "number") -> Any:
-    fields = model._meta.fields
-    return (fields["conversation"] == _place("conversation")) & (fields["number"] == _place(number))
+GUARD = (
+    Conversation.id == _place("id"),
+    Conversation.version == _place("expected"),
+    Conversation.updated_at == _place("seen"),
+)
+"""The row of a conversation, if it is still the step's snapshot."""
+
+INSERTS: Mapping[type, type[Model]] = {
+    StartTurn: Turn,
+    AddMessage: Message,
+    OpenSession: Session,
+    LogTransition: Transition,
+    MarkSessionDead: DeadId,
+}
+"""The table into which an effect inserts a row."""
+
+
+def _updates() -> Mapping[type, Query]:
+    """Return how an effect changes a row; each must change exactly one."""
+    is_open = Session.closed_at.is_null()
+    ended = ("session_number", "status", "last_message", "ended_at", "subtype", "is_error", "session_id", "errors")
+    reported = ("stop_reason", "usage", "cost_usd", "http_status", "healed", "state")
+    is_running = Turn.status == SQL("'running'")
+    return {
+        EndTurn: _update(Turn, *ended, *reported, kept="last_message").where(_row(Turn), is_running),
+        ExtendTurn: _update(Turn, "last_message").where(_row(Turn)),
+        BindSession: _update(Session, "session_id").where(_row(Session), is_open),
+        CloseSession: _update(Session, "closed_at", "closed_reason").where(_row(Session), is_open),
+    }
+
+
+def _reads() -> Mapping[str, Query]:
+    """Return the queries that read, by the names of the store's methods."""
+    conversations = Conversation.select(*_fields(Conversation))
+    position = Tuple(Conversation.running_until, Conversation.id)
+    return {
+        "load": conversations.where(Conversation.key == _place("key")),
+        "dead": DeadId.select(DeadId.session_id).where(
+            DeadId.conversation == _place("conversation"),
+            DeadId.session_id.in_([_place("first"), _place("second")]),
+        ),
+        "context": _messages_of_turns(
+            Turn.number == Message.turn,
+            Message.conversation == _place("conversation"),
+            Turn.status == SQL("'succeeded'"),
+        ).order_by(Message.number.desc()),
+        "unheard": _messages_of_turns(
+            Turn.first_message == Message.number,
+            Turn.brings_results,
+            Turn.status.in_(SQL("('failed', 'interrupted', 'superseded')")),
+        ).order_by(Turn.session_number.desc(), Turn.number.desc()),  # the order of the messages, and it has an index
+        "turn_messages": Message.select(*_fields(Message))
+        .where(
+            Message.conversation == _place("conversation"),
+            Message.number.between(_of_turn("first_message"), _of_turn("last_message")),
+            Message.turn == _place("turn"),
+        )
+        .order_by(Message.number),
+        "turn_by_idempotency_key": Turn.select(*_fields(Turn)).where(
+            Turn.conversation == _place("conversation"), Turn.idempotency_key == _place("idempotency_key")
+        ),
+        "conversations": conversations.where(Conversation.key > _place("after"))
+        .order_by(Conversation.key)
+        .limit(_place("limit")),
+        "count": Conversation.select(fn.COUNT(SQL("*"))),
+        "running": conversations.where(
+            Conversation.running_turn.is_null(is_null=False),
+            Conversation.running_until <= _place("until"),
+            position > Tuple(_place("after_until"), _place("after_id")),
+        )
+        .order_by(Conversation.running_until, Conversation.id)
+        .limit(_place("limit")),
+        **{name: _page(model) for name, model in PAGED.items()},
+    }
 
 
 class Statements:
@@ -107,137 +213,44 @@ class Statements:
 
     Args:
         database: any peewee database; it need not be connected.
+
+    Attributes:
+        create: inserts a conversation.
+        move: changes a conversation, if it is still the step's snapshot.
+        effects: for each kind of effect, the statement that writes it.
+        reads: the statements that read, by the names of the store's methods.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self.create = self._compile(_insert(Conversation))
-        self.move = self._compile(
-            _update(
-                Conversation,
-                *[
-                    "state",
-                    "version",
-                    "provider",
-                    "session",
-                    "session_id",
-                    "turns",
-                    "messages",
-                    "transitions",
-                    "running_turn",
-                    "running_owner",
-                    "running_until",
-                    "metadata",
-                    "window",
-                    "updated_at",
-                ],
-            ).where(
-                Conversation.id == _place("id"),
-                Conversation.version == _place("expected"),
-                Conversation.updated_at == _place("seen"),
-            ),
-            expect_one_row=True,
-        )
-        self.start_turn = self._compile(_insert(Turn))
-        self.end_turn = self._compile(
-            _update(
-                Turn,
-                *[
-                    "session",
-                    "status",
-                    "last_message",
-                    "ended_at",
-                    "subtype",
-                    "is_error",
-                    "session_id",
-                    "errors",
-                    "stop_reason",
-                    "usage",
-                    "cost_usd",
-                    "http_status",
-                    "healed",
-                    "state",
-                ],
-                kept={"last_message"},
-            ).where(_row(Turn), Turn.status == SQL("'running'")),
-            expect_one_row=True,
-        )
-        self.extend_turn = self._compile(_update(Turn, "last_message").where(_row(Turn)), expect_one_row=True)
-        self.add_message = self._compile(_insert(Message))
-        self.open_session = self._compile(_insert(Session))
-        self.bind_session = self._compile(
-            _update(Session, "session_id").where(_row(Session), Session.closed_at.is_null()), expect_one_row=True
-        )
-        self.close_session = self._compile(
-            _update(Session, "closed_at", "closed_reason").where(_row(Session), Session.closed_at.is_null()),
-            expect_one_row=True,
-        )
-        self.log_transition = self._compile(_insert(Transition))
-        self.mark_dead = self._compile(_insert(DeadId))
+        changing = [name for name in COLUMNS["conversation"] if name not in {"id", "key", "created_at"}]
+        self.create = self._compiled(_insert(Conversation))
+        self.move = self._compiled(_update(Conversation, *changing).where(*GUARD), expect_one_row=True)
+        self.effects: Mapping[type, Statement] = {
+            **{effect: self._compiled(_insert(model)) for effect, model in INSERTS.items()},
+            **{effect: self._compiled(query, expect_one_row=True) for effect, query in _updates().items()},
+        }
+        self.reads = {name: self._compiled(query) for name, query in _reads().items()}
 
-        self.load = self._compile(Conversation.select(*_fields(Conversation)).where(Conversation.key == _place("key")))
-        self.dead = self._compile(
-            DeadId.select(DeadId.session_id).where(
-                DeadId.conversation == _place("conversation"),
-                DeadId.session_id.in_([_place("first"), _place("second")]),
-            )
-        )
-        self.context = self._compile(
-            Message.select(*_fields(Message))
-            .join(Turn, on=(Turn.conversation == Message.conversation) & (Turn.number == Message.turn))
-            .where(
-                Message.conversation == _place("conversation"),
-                Turn.status == SQL("'succeeded'"),
-                Turn.session.between(_place("first_session"), _place("last_session")),
-            )
-            .order_by(Message.number.desc())
-            .limit(_place("limit"))
-        )
-        self.unheard = self._compile(
-            Message.select(*_fields(Message))
-            .join(Turn, on=(Turn.conversation == Message.conversation) & (Turn.first_message == Message.number))
-            .where(
-                Turn.conversation == _place("conversation"),
-                Turn.session.between(_place("first_session"), _place("last_session")),
-                Turn.brings_results,
-                Turn.status.in_(SQL("('failed', 'interrupted', 'superseded')")),
-            )
-            .order_by(Turn.session.desc(), Turn.number.desc())  # which is the order of the messages, and has an index
-            .limit(_place("limit"))
-        )
-        self.turn_messages = self._compile(
-            Message.select(*_fields(Message))
-            .where(
-                Message.conversation == _place("conversation"),
-                Message.number.between(_of_turn("first_message"), _of_turn("last_message")),
-                Message.turn == _place("turn"),
-            )
-            .order_by(Message.number)
-        )
-        self.turn_by_idempotency_key = self._compile(
-            Turn.select(*_fields(Turn)).where(
-                Turn.conversation == _place("conversation"), Turn.idempotency_key == _place("idempotency_key")
-            )
-        )
-        self.count = self._compile(Conversation.select(fn.COUNT(SQL("*"))))
-        self.conversations = self._compile(
-            Conversation.select(*_fields(Conversation))
-            .where(Conversation.key > _place("after"))
-            .order_by(Conversation.key)
-            .limit(_place("limit"))
-        )
-        self.running = self._compile(
-            Conversation.select(*_fields(Conversation))
-            .where(
-                Conversation.running_turn.is_null(is_null=False),
-                Conversation.running_until <= _place("until"),
-                Tuple(Conversation.running_until, Conversation.id) > Tuple(_place("after_until"), _place("after_id")),
-            )
-            .order_by(Conversation.running_until, Conversation.id)
-            .limit(_place("limit"))
-        )
-        self.page = {name: self._compile(_page(model)) for name, model in PAGED.items()}
+    def named(self) -> Mapping[str, Statement]:
+        """Return all statements, by their names."""
+        written = {effect.__name__: statement for effect, statement in self.effects.items()}
+        return {"create": self.create, "move": self.move, **written, **self.reads}
 
-    def _compile(self, query: Query, *, expect_one_row: bool = False) -> Statement:
+    def writes(self, step: Step) -> list[Write]:
+        """Return what a step writes, in order; the first is its guard."""
+        before, after = step.before, step.after
+        guard, values = (self.move, moved(before, after)) if before.version else (self.create, created(after))
+        return [
+            _bound(guard, values),
+            *(_bound(self.effects[type(effect)], values_of(after.id, effect)) for effect in step.effects),
+        ]
+
+    def _compiled(self, query: Query, *, expect_one_row: bool = False) -> Statement:
         sql, values = self._database.get_sql_context().sql(query).query()
-        return Statement(sql, tuple(place.name for place in values), expect_one_row)
+        names = tuple(place.name for place in values)
+        return Statement(sql=sql, names=names, expect_one_row=expect_one_row)
+
+
+def _bound(statement: Statement, values: Values) -> Write:
+    return statement, statement.bind(values)

@@ -9,51 +9,51 @@ The database, and peewee with it, is loaded when a store is opened.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from itertools import zip_longest
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
-from fsm._core.effects import Step
-from fsm._core.validation import check_key
-from fsm.errors import InvalidInput
-from fsm.fork import GATE
-from fsm.records import Conversation, Message, Session, Transition, Turn
-from persistence import reading
+from fsm import Conversation, Message, Session, Transition, Turn
+from fsm.errors import FSMError, InvalidInput
+from fsm.fork import GATE, Gate, call_before_fork, renew_in_child
+from fsm.store import BaseStore, Step, check_key
 from persistence.arguments import EVERYTHING, IS_SYNCED, Durability, bound, check_seconds, check_size, lease_of
-from persistence.rows import micros
+from persistence.mapping import micros, read
 
 if TYPE_CHECKING:
     from persistence.dialects import Dialect
-    from persistence.queries import Statement
 
 __all__ = ["Durability", "SQLStore"]
 
-R = TypeVar("R")
+R = TypeVar("R", Conversation, Session, Turn, Message, Transition)
 
 
-class SQLStore:
+class SQLStore(BaseStore):
     """Conversations in an SQL database.
 
     Any number of threads may use one store, and any number of stores may be open on one database. A store may be used
-    on both sides of a fork: the child has connections of its own.
+    on both sides of a fork: the child opens other connections. A closed store refuses every call.
 
     Args:
         url: ``sqlite:///chat.db`` (relative), ``sqlite:////var/lib/chat.db`` (absolute) or ``sqlite:///:memory:``.
             The file is created if it is missing, readable by its owner only. Or
             ``postgresql://user:password@host/name`` (extra ``postgres``). Either way the tables are created and
-            migrated. Which options a URL may have, and what is written with a percent sign, stands in
-            :doc:`/reference/storage`.
-        durability: which commits are synced to disk before they return. ``acknowledged``: those that a caller is told
-            of; the beginning of a turn survives a killed process, its end survives loss of power. ``strict``: all.
-            ``relaxed``: none; all survive a killed process.
+            migrated. :doc:`/reference/storage` lists the options of a URL.
+        durability: the commits that are synced to disk before they return. ``acknowledged``: those that a caller is
+            told of. The beginning of a turn survives a killed process, and its end survives loss of power. ``strict``:
+            all. ``relaxed``: none; all survive a killed process.
         timeout: seconds to wait for another writer or a free connection, and to try again after a lost connection.
-        group_commit: let steps that are committed at the same time, by several threads or tasks, share a transaction
-            and its sync, where a database has one writer at a time: a file of SQLite. A lone caller does not notice.
+        group_commit: let steps that several threads or tasks commit at the same time share a transaction and its sync,
+            where a database has one writer at a time: a file of SQLite. It costs a lone caller nothing.
         prepare: let PostgreSQL prepare statements that come often. It makes no difference to SQLite, like the next two.
-        pool_size: the number of connections to PostgreSQL that are open at most.
-        pool_idle: seconds after which a connection to PostgreSQL that nobody uses is closed.
+        pool_size: the most connections to PostgreSQL that are open.
+        pool_idle: seconds after which an unused connection to PostgreSQL is closed.
+
+    Attributes:
+        durability: as given.
+        dialect: the database underneath, for tests and tools.
+        transactions: the transactions on it, likewise.
 
     Raises:
         InvalidInput: an argument is not of its kind.
@@ -84,55 +84,79 @@ class SQLStore:
         self.durability: Durability = durability
         self._timeout = timeout
         self._pool = (pool_size, pool_idle, prepare)
+        self._calls = Gate()
         with GATE.inside():
-            self._dialect = self._connect(url)
-            self._open(group_commit=group_commit)
+            self.dialect = self.connect(url)
+        self._open(group_commit=group_commit)
+        renew_in_child(self)
+        call_before_fork(self)
 
     def _open(self, *, group_commit: bool) -> None:
+        from persistence.queries import COLUMNS
         from persistence.transactions import Transactions
 
-        self._transactions = Transactions(
-            self._dialect, IS_SYNCED[self.durability], timeout=self._timeout, group_commit=group_commit
-        )
-        self._sql = self._transactions.sql
+        self._columns = COLUMNS
+        is_synced = IS_SYNCED[self.durability]
+        self.transactions = Transactions(self.dialect, is_synced, timeout=self._timeout, group_commit=group_commit)
+        self._sql = self.transactions.sql.reads
         try:
-            self._transactions.migrate()
+            with GATE.inside(), self._calls.inside():
+                self.transactions.migrate()
+        except Exception as error:  # noqa: BLE001  # see `commit`
+            told = self._told(error)
         except BaseException:
             self.close()
             raise
+        else:
+            return
+        self.close()
+        raise told
 
-    def _connect(self, url: str) -> Dialect:
-        """The dialect for a URL. Crash tests put one in its place whose disk fails when they say so."""
+    def connect(self, url: str) -> Dialect:
+        """Return the dialect for a URL. A subclass may put another in its place, such as one whose disk fails."""
         from persistence.dialects import Pooling, connect
 
-        return connect(url, timeout=self._timeout, pool=Pooling(*self._pool))
+        size, idle, prepare = self._pool
+        return connect(url, timeout=self._timeout, pool=Pooling(size=size, idle=idle, prepare=prepare))
 
     def close(self) -> None:
-        """Close all connections, when the calls that other threads are making are done.
+        """Close all connections, after every other thread has left the store. Closing twice is a no-op."""
+        super().close()
+        with GATE.inside():
+            self._calls.close()
+            try:
+                self.dialect.close()
+            finally:
+                self._calls.open()
 
-        A call that is made afterwards opens its own.
-        """
-        self._transactions.close()
+    def before_fork(self) -> None:
+        """Close what a child must not inherit."""
+        self.dialect.before_fork()
+
+    def renew(self) -> None:
+        """In a child: start with no thread inside, none that waits, and no connection open."""
+        self._calls.renew()
+        if self.transactions.group is not None:
+            self.transactions.group.renew()
+        self.dialect.renew()
 
     @property
     def epoch(self) -> int:
         """A number that changes whenever the database may have forgotten commits that it was not told to sync.
 
         A server that crashes forgets them, and its connections are lost then. So this counts the connections to a
-        server that were found lost; behind a pooler, which keeps its own, not all are. SQLite: always 0.
+        server that were found lost. Behind a pooler, which keeps connections itself, not all are. SQLite: always 0.
         """
-        return self._dialect.epoch
+        return self.dialect.epoch
 
     def __repr__(self) -> str:
-        return f"<SQLStore {self._dialect.shown}>"
+        return f"<SQLStore {self.dialect.shown}>"
 
-    def __enter__(self) -> Self:
-        return self
+    def _told(self, error: Exception, key: str | None = None) -> FSMError:
+        """Return whatever the database raised as an error of this library."""
+        from persistence.error_messages import as_library_error
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
+        return as_library_error(error, key, self.dialect)
 
     # Writing
 
@@ -146,123 +170,118 @@ class SQLStore:
             Conflict: the conversation was changed since the step's snapshot. Nothing was written.
             StoreError: the database refused. Nothing was written.
         """
-        self._transactions.commit(step)
+        key = step.before.key
+        try:
+            with GATE.inside(), self._calls.inside():
+                self.check_open(key)
+                self.transactions.commit(step)
+        except Exception as error:  # noqa: BLE001  # a driver, and what it calls, may raise anything
+            told = self._told(error, key)
+        else:
+            return
+        raise told  # here, where no exception is handled: it must not bring along another one's text
 
     def commit_many(self, steps: Sequence[Step]) -> list[Exception | None]:
-        """Write steps of different conversations, each whole or not at all, in as few transactions as can be.
+        """Write steps of different conversations, each whole or not at all, in as few transactions as possible.
 
         Args:
-            steps: what was decided; each has its own guard, and none can fail another.
+            steps: what was decided; each has its own guard, and none can make another fail.
 
         Returns:
             For each step what :meth:`commit` would have raised, or None if it is stored.
         """
-        return self._transactions.commit_many(steps)
+        with GATE.inside(), self._calls.inside():
+            self.check_open()
+            outcomes = self.transactions.commit_many(steps)
+        return [error and self._told(error, step.before.key) for step, error in zip(steps, outcomes, strict=True)]
 
     @property
     def supports_batches(self) -> bool:
-        """Whether steps share a transaction, so that it pays to hand over many at once.
+        """Whether steps share a transaction, so that handing over many at once is faster.
 
-        Not in a subclass with a ``commit`` of its own: none is to go past it.
+        False in a subclass that overrides ``commit``, which must not be bypassed.
         """
-        return self._transactions.group is not None and type(self).commit is SQLStore.commit
+        return self.transactions.group is not None and type(self).commit is SQLStore.commit
 
     # Reading
 
     def load(self, key: str) -> Conversation | None:
-        """The conversation of this key, or None."""
-        found = self._read("conversation", self._sql.load, {"key": key}, reading.read_conversation, key)
+        """Return the conversation of this key, or None."""
+        found = self._read(Conversation, "load", {"key": key}, key)
         return found[0] if found else None
 
     def dead(self, conversation: Conversation, session_ids: Collection[str]) -> frozenset[str]:
-        """Those of these provider session ids that were reported dead in the conversation."""
+        """Return those of these provider session ids that were reported dead in the conversation."""
         found: set[str] = set()
         for first, second in zip_longest(*[iter(session_ids)] * 2):
             values = {"conversation": conversation.id, "first": first, "second": second}
-            found.update(row[0] for row in self._transactions.select(self._sql.dead, values, conversation.key))
+            found.update(row[0] for row in self._select("dead", values, conversation.key))
         return frozenset(found)
 
     def context(
         self, conversation: Conversation, *, first_session: int, last_session: int, limit: int | None
     ) -> list[Message]:
-        """The newest ``limit`` messages of succeeded turns of these sessions, oldest first."""
-        values = {
-            "conversation": conversation.id,
-            "first_session": first_session,
-            "last_session": last_session,
-            "limit": bound("limit", limit),
-        }
-        return self._read("message", self._sql.context, values, reading.read_message, conversation.key)[::-1]
+        """Return the newest ``limit`` messages of succeeded turns of these sessions, oldest first."""
+        return self._of_sessions("context", conversation, first_session, last_session, limit)
 
     def unheard(
         self, conversation: Conversation, *, first_session: int, last_session: int, limit: int | None
     ) -> list[Message]:
-        """The newest ``limit`` user messages with tool results of turns that did not succeed, oldest first."""
-        values = {
-            "conversation": conversation.id,
-            "first_session": first_session,
-            "last_session": last_session,
-            "limit": bound("limit", limit),
-        }
-        return self._read("message", self._sql.unheard, values, reading.read_message, conversation.key)[::-1]
+        """Return the newest ``limit`` user messages with tool results of turns that did not succeed, oldest first."""
+        return self._of_sessions("unheard", conversation, first_session, last_session, limit)
 
     def turn_messages(self, conversation: Conversation, turn: Turn) -> list[Message]:
-        """All messages that one turn has by now, oldest first."""
+        """Return all messages of one turn, oldest first."""
         values = {"conversation": conversation.id, "turn": turn.number}
-        return self._read("message", self._sql.turn_messages, values, reading.read_message, conversation.key)
+        return self._read(Message, "turn_messages", values, conversation.key)
 
     def turn_by_idempotency_key(self, conversation: Conversation, idempotency_key: str) -> Turn | None:
-        """The turn that was begun with this idempotency key, or None."""
+        """Return the turn that was begun with this idempotency key, or None."""
         values = {"conversation": conversation.id, "idempotency_key": idempotency_key}
-        found = self._read("turn", self._sql.turn_by_idempotency_key, values, reading.read_turn, conversation.key)
+        found = self._read(Turn, "turn_by_idempotency_key", values, conversation.key)
         return found[0] if found else None
 
     def messages(
         self, conversation: Conversation, *, limit: int | None = None, before: int | None = None
     ) -> list[Message]:
-        """The newest ``limit`` messages before number ``before``, oldest first."""
-        return self._page("message", "messages", conversation, limit, before, reading.read_message)
+        """Return the newest ``limit`` messages before number ``before``, oldest first."""
+        return self._page(Message, "messages", conversation, limit, before)
 
     def turns(self, conversation: Conversation, *, limit: int | None = None, before: int | None = None) -> list[Turn]:
-        """The newest ``limit`` turns before number ``before``, oldest first."""
-        return self._page("turn", "turns", conversation, limit, before, reading.read_turn)
+        """Return the newest ``limit`` turns before number ``before``, oldest first."""
+        return self._page(Turn, "turns", conversation, limit, before)
 
     def sessions(
         self, conversation: Conversation, *, limit: int | None = None, before: int | None = None
     ) -> list[Session]:
-        """The newest ``limit`` sessions before number ``before``, oldest first."""
-        return self._page("session", "sessions", conversation, limit, before, reading.read_session)
+        """Return the newest ``limit`` sessions before number ``before``, oldest first."""
+        return self._page(Session, "sessions", conversation, limit, before)
 
     def transitions(
         self, conversation: Conversation, *, limit: int | None = None, before: int | None = None
     ) -> list[Transition]:
-        """The newest ``limit`` moves before number ``before``, oldest first."""
-        return self._page(
-            "transition",
-            "transitions",
-            conversation,
-            limit,
-            before,
-            lambda row: reading.read_transition(row, conversation.key),
-        )
+        """Return the newest ``limit`` transitions before number ``before``, oldest first."""
+        return self._page(Transition, "transitions", conversation, limit, before)
 
     def conversations(self, *, limit: int | None = None, after: str | None = None) -> list[Conversation]:
-        """The first ``limit`` conversations in the order of their keys, from the one after key ``after`` on."""
-        after = "" if after is None else check_key(after)
-        values = {"after": after, "limit": bound("limit", limit)}
-        return self._read("conversation", self._sql.conversations, values, reading.read_conversation)
+        """Return the first ``limit`` conversations in the order of their keys, from the one after key ``after`` on."""
+        values = {"after": "" if after is None else check_key(after), "limit": bound("limit", limit)}
+        return self._read(Conversation, "conversations", values)
 
     def count(self) -> int:
         """Return the number of conversations."""
-        ((number,),) = self._transactions.select(self._sql.count, {}, None)
+        ((number,),) = self._select("count", {})
         return int(number)
 
     def running(
         self, *, until: datetime | None = None, limit: int = 100, after: Conversation | None = None
     ) -> list[Conversation]:
-        """Conversations with a running turn whose lease is over at ``until`` (None: any), the oldest lease first.
+        """Return conversations with a running turn whose lease is over at ``until`` (None: any), oldest lease first.
 
-        Those that follow ``after``, the last one of the page before; None: from the first one on.
+        Args:
+            until: the time, or None for all that run.
+            limit: the most conversations.
+            after: the last one of the page before, or None for the first page.
 
         Raises:
             InvalidInput: no turn runs in the snapshot ``after``.
@@ -274,30 +293,37 @@ class SQLStore:
             "after_id": after_id,
             "limit": bound("limit", limit),
         }
-        return self._read("conversation", self._sql.running, values, reading.read_conversation)
+        return self._read(Conversation, "running", values)
+
+    def _of_sessions(
+        self, query: str, conversation: Conversation, first_session: int, last_session: int, limit: int | None
+    ) -> list[Message]:
+        values = {
+            "conversation": conversation.id,
+            "first_session": first_session,
+            "last_session": last_session,
+            "limit": bound("limit", limit),
+        }
+        return self._read(Message, query, values, conversation.key)[::-1]
 
     def _page(
-        self,
-        table: str,
-        page: str,
-        conversation: Conversation,
-        limit: int | None,
-        before: int | None,
-        reader: Callable[[Any], R],
+        self, record: type[R], query: str, conversation: Conversation, limit: int | None, before: int | None
     ) -> list[R]:
         values = {
             "conversation": conversation.id,
             "limit": bound("limit", limit),
             "before": bound("before", before),
         }
-        return self._read(table, self._sql.page[page], values, reader, conversation.key)[::-1]
+        return self._read(record, query, values, conversation.key)[::-1]
 
-    def _read(
-        self,
-        table: str,
-        statement: Statement,
-        values: Mapping[str, Any],
-        reader: Callable[[Any], R],
-        key: str | None = None,
-    ) -> list[R]:
-        return reading.read(table, self._transactions.select(statement, values, key), reader, key)
+    def _read(self, record: type[R], query: str, values: Mapping[str, Any], key: str | None = None) -> list[R]:
+        return read(record, self._columns[record.__name__.lower()], self._select(query, values, key), key)
+
+    def _select(self, query: str, values: Mapping[str, Any], key: str | None = None) -> list[Any]:
+        try:
+            with GATE.inside(), self._calls.inside():
+                self.check_open(key)
+                return self.transactions.select(self._sql[query], values)
+        except Exception as error:  # noqa: BLE001  # see `commit`
+            told = self._told(error, key)
+        raise told

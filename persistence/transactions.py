@@ -1,8 +1,7 @@
-"""The transactions of a store: a step in one, or several that come at the same time; read, or tried again.
+"""The transactions of a store: read, write one step, or write several together; and try again where that is safe.
 
-It promises that a step is stored whole or not at all, and never over somebody else's; that what became of a commit
-whose connection was lost is read and never guessed; and that what a database raises is told as an error of this
-library, never with the values of a row in it.
+A step is stored whole or not at all, and never over another writer's. If the connection is lost during a commit, the
+outcome is read and never guessed.
 """
 
 from __future__ import annotations
@@ -10,112 +9,140 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn, TypeVar, TypeVarTuple
+from types import TracebackType
+from typing import Any, NoReturn
 
 from peewee import IntegrityError, PeeweeException
 
-from fsm._core import effects as fx
-from fsm._core.effects import Step
+from fsm import Conversation, Message, Transition
 from fsm.errors import Conflict, FSMError, StoreError
-from fsm.fork import GATE, Gate, call_before_fork, renew_in_child
-from fsm.records import Conversation
-from persistence import reading
-from persistence.dialects import Dialect, Refusal
-from persistence.group_commit import Group
-from persistence.queries import Statement, Statements, Write
-from persistence.schema import migrate
-from persistence.telling import told
-from persistence.writes import Writes
+from fsm.store import AddMessage, Effect, LogTransition, Step
+from persistence.dialects.base import Dialect, Refusal
+from persistence.group_commit import GroupCommit
+from persistence.mapping import read
+from persistence.migrate import migrate
+from persistence.queries import COLUMNS, Statement, Statements, Write
 
 __all__ = ["Transactions"]
 
-R = TypeVar("R")
-Ts = TypeVarTuple("Ts")
-
-SAVEPOINT: Write = (Statement("SAVEPOINT step", ()), ())
-RELEASE: Write = (Statement("RELEASE step", ()), ())
+SAVEPOINT: Write = (Statement(sql="SAVEPOINT step"), ())
+RELEASE: Write = (Statement(sql="RELEASE step"), ())
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.03, 0.5
-"""How long to wait before something is tried again, in seconds; each pause is twice as long as the one before."""
+"""The pause before something is tried again, in seconds; each pause is twice as long as the one before."""
+
+
+class _Attempts:
+    """The attempts at one transaction, until one succeeds or fails for good.
+
+    Args:
+        dialect: the database.
+        timeout: the seconds for which to try again.
+        lost: whether the transaction was tried before, and its outcome is not known.
+
+    Attributes:
+        lost: whether an attempt has lost its connection, so that its outcome is not known. It stays true, whatever
+            later attempts come to.
+    """
+
+    def __init__(self, dialect: Dialect, timeout: float, *, lost: bool = False) -> None:
+        self.lost = lost
+        self._dialect = dialect
+        self._deadline = time.monotonic() + timeout
+        self._pause = SHORTEST_PAUSE
+
+    def pause_after(self, error: PeeweeException) -> None:
+        """Wait before the next attempt; raise the error if there is to be none."""
+        self._dialect.learn(error)
+        is_lost = self._dialect.is_lost(error)
+        self.lost = self.lost or is_lost
+        if time.monotonic() >= self._deadline or not (is_lost or self._dialect.may_retry(error)):
+            raise error
+        time.sleep(random.uniform(self._pause / 2, self._pause))  # noqa: S311  # jitter, no secret
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+
+
+class _RollBack:
+    """Rolls a transaction back if a ``with`` block raises.
+
+    A conflict is not raised if the step itself is stored. The writer that was first may have been this very step, on
+    the connection that was lost: committed before, or still under way on the server.
+    """
+
+    def __init__(self, transactions: Transactions, step: Step, attempts: _Attempts) -> None:
+        self._transactions = transactions
+        self._step = step
+        self._attempts = attempts
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if error is None:
+            return False
+        self._transactions.roll_back()
+        return self._attempts.lost and isinstance(error, Conflict) and self._transactions.is_stored(self._step)
 
 
 class Transactions:
     """The transactions of one store.
 
     Args:
-        dialect: its database.
-        is_synced: whether the commit of a step must survive loss of power.
-        timeout: how long to try again, in seconds.
+        dialect: the database.
+        is_synced: tells whether the commit of a step must survive loss of power.
+        timeout: the seconds for which to try again.
         group_commit: let steps that come at the same time share a transaction, where that saves anything.
 
     Attributes:
         sql: the statements of the database.
-        group: who shares a transaction with whom; None where nobody does.
+        group: lets steps share a transaction; None if none do.
+        commit: writes one step, in a transaction that it may share.
     """
 
     def __init__(
         self, dialect: Dialect, is_synced: Callable[[Step], bool], *, timeout: float, group_commit: bool
     ) -> None:
         self.sql = Statements(dialect.database)
-        self.group = Group(self.alone, self.together) if group_commit and dialect.one_writer else None
+        self.group = GroupCommit(self.alone, self.together) if group_commit and dialect.one_writer else None
+        self.commit = self.alone if self.group is None else self.group.commit
         self._dialect = dialect
         self._is_synced = is_synced
         self._timeout = timeout
-        self._writes = Writes(self.sql)
-        self._calls = Gate()
-        renew_in_child(self)
-        call_before_fork(self)
-
-    def before_fork(self) -> None:
-        """Close what a child must not inherit."""
-        self._dialect.before_fork()
-
-    def renew(self) -> None:
-        """In a child: nobody is inside, nobody waits, and no connection is open."""
-        self._calls.renew()
-        if self.group is not None:
-            self.group.renew()
-        self._dialect.renew()
-
-    def close(self) -> None:
-        """Close all connections, after every other thread has left the store; a later call opens its own."""
-        with GATE.inside():
-            self._calls.close()
-            try:
-                self._dialect.close()
-            finally:
-                self._calls.open()
 
     def migrate(self) -> None:
         """Create the tables, or bring them up to date."""
-        self._called(None, self._persistently, lambda _: migrate(self._dialect))
+        attempts = self._attempts()
+        while True:
+            try:
+                with self._dialect.connection():
+                    return migrate(self._dialect)
+            except PeeweeException as error:
+                attempts.pause_after(error)
 
-    def select(self, statement: Statement, values: Mapping[str, Any], key: str | None = None) -> list[Any]:
-        """The rows that a statement finds; ``key`` names the conversation in an error."""
-        return self._called(key, self._persistently, lambda _: self._select(statement, values))
-
-    def commit(self, step: Step) -> None:
-        """Write one step; see :meth:`persistence.SQLStore.commit`."""
-        self._called(step.before.key, self.group.commit if self.group else self.alone, step)
+    def select(self, statement: Statement, values: Mapping[str, Any]) -> list[Any]:
+        """Return the rows that a statement finds."""
+        attempts = self._attempts()
+        while True:
+            try:
+                with self._dialect.connection():
+                    return self._dialect.fetch(statement, statement.bind(values))
+            except PeeweeException as error:
+                attempts.pause_after(error)
 
     def commit_many(self, steps: Sequence[Step]) -> list[Exception | None]:
-        """Write steps; see :meth:`persistence.SQLStore.commit_many`."""
-        if self.group is None or len(steps) == 1:
-            return [_error_of(self.commit, step) for step in steps]
-        with GATE.inside(), self._calls.inside():
-            outcomes = self.group.commit_many(steps)
-        return [
-            error and told(error, step.before.key, self._dialect) for step, error in zip(steps, outcomes, strict=True)
-        ]
+        """Write steps, in transactions that they may share; return for each the reason of its refusal, or None."""
+        if self.group is not None:
+            return self.group.commit_many(steps)
+        return [self._outcome(step) for step in steps]
 
-    def _called(self, key: str | None, operation: Callable[[*Ts], R], *values: *Ts) -> R:
-        """A call of the store: a fork waits for its end, and whatever it raises is told as an error of this library."""
+    def _outcome(self, step: Step) -> Exception | None:
         try:
-            with GATE.inside(), self._calls.inside():
-                return operation(*values)
-        except Exception as error:  # noqa: BLE001  # a driver, and what it calls, may raise anything
-            story = told(error, key, self._dialect)
-        raise story
+            self.alone(step)
+        except Exception as error:  # noqa: BLE001  # its own caller raises it
+            return error
+        return None
 
     # One transaction
 
@@ -124,40 +151,47 @@ class Transactions:
 
         Args:
             step: the step.
-            lost: whether it was tried before, and nobody knows what became of it.
+            lost: whether it was tried before, and the outcome is not known.
         """
-        self._persistently(self._commit, step, lost=lost)
+        attempts = self._attempts(lost=lost)
+        while True:
+            try:
+                with self._dialect.connection(), _RollBack(self, step, attempts):
+                    refusal = self._dialect.transact(self.sql.writes(step), synced=self._is_synced(step))
+                    if refusal is not None:
+                        self._refuse(step, refusal)
+            except PeeweeException as error:
+                attempts.pause_after(error)
+            else:
+                return
 
-    def _commit(self, lost: bool, step: Step) -> None:
-        try:
-            writes = self._writes.of(step)
-            refusal = self._dialect.transact(writes, synced=self._is_synced(step))
-            if refusal is not None:
-                self._refuse(step, refusal)
-        except BaseException as error:
-            self._dialect.roll_back()
-            # The one that was first may have been this very step, on the connection that was lost: committed before, or
-            # still under way on the server, so that this attempt had to wait for it.
-            if not (lost and isinstance(error, Conflict) and self._is_stored(step)):
-                raise
+    def roll_back(self) -> None:
+        """Roll back what the calling thread has begun."""
+        self._dialect.roll_back()
 
     def together(self, steps: Sequence[Step]) -> list[Exception | None]:
-        """Write steps in one transaction; for each, why it was refused."""
-        return self._persistently(lambda _: self._commit_together(steps))
+        """Write steps in one transaction; return for each the reason of its refusal, or None."""
+        attempts = self._attempts()
+        while True:
+            try:
+                with self._dialect.connection():
+                    return self._write_together(steps)
+            except PeeweeException as error:
+                attempts.pause_after(error)
 
-    def _commit_together(self, steps: Sequence[Step]) -> list[Exception | None]:
+    def _write_together(self, steps: Sequence[Step]) -> list[Exception | None]:
         try:
             self._dialect.begin(synced=any(self._is_synced(step) for step in steps))
-            outcomes = [self._commit_inside(step) for step in steps]
+            outcomes = [self._write_inside(step) for step in steps]
             self._dialect.commit()
         except BaseException:
             self._dialect.roll_back()
             raise
         return outcomes
 
-    def _commit_inside(self, step: Step) -> Exception | None:
+    def _write_inside(self, step: Step) -> Exception | None:
         """Write a step of several, or leave no trace of it."""
-        refusal = self._dialect.run((SAVEPOINT, *self._writes.of(step), RELEASE))
+        refusal = self._dialect.run((SAVEPOINT, *self.sql.writes(step), RELEASE))
         if refusal is None:
             return None
         try:
@@ -168,9 +202,11 @@ class Transactions:
             return error
 
     def _refuse(self, step: Step, refusal: Refusal) -> NoReturn:
-        """Raise what it means that the database refused to write."""
+        """Raise the reason for which the database refused to write."""
         if refusal.statement is self.sql.create and isinstance(refusal.error, IntegrityError):
-            raise Conflict("somebody else began it first; load it and decide again", step.before.key) from refusal.error
+            raise Conflict(
+                "another writer began it first; load it and decide again", step.before.key
+            ) from refusal.error
         if refusal.error is not None:
             raise refusal.error
         if refusal.statement is self.sql.move:
@@ -183,34 +219,18 @@ class Transactions:
 
     # Again
 
-    def _persistently(self, attempt: Callable[[bool, *Ts], R], *values: *Ts, lost: bool = False) -> R:
-        """Attempt something again while that is safe: the database said so, or the connection was lost.
+    def _attempts(self, *, lost: bool = False) -> _Attempts:
+        return _Attempts(self._dialect, self._timeout, lost=lost)
 
-        ``attempt`` is told whether an earlier one lost its connection, so that nobody knows what became of it. That
-        stays true, whatever the attempts after it come to.
-        """
-        deadline = time.monotonic() + self._timeout
-        pause = SHORTEST_PAUSE
-        while True:
-            try:
-                return self._dialect.within(attempt, lost, *values)
-            except PeeweeException as error:
-                self._dialect.learn(error)
-                is_lost = self._dialect.is_lost(error)
-                lost = lost or is_lost
-                if time.monotonic() >= deadline or not (is_lost or self._dialect.may_retry(error)):
-                    raise
-            time.sleep(random.uniform(pause / 2, pause))  # noqa: S311  # jitter, no secret
-            pause = min(2 * pause, LONGEST_PAUSE)
+    def is_stored(self, step: Step) -> bool:
+        """Return whether a commit whose connection was lost is stored: it is read, never guessed.
 
-    def _is_stored(self, step: Step) -> bool:
-        """What became of a commit whose connection was lost: read, never guessed.
-
-        A step that wrote neither message nor move and was overtaken counts as not stored: its commit is then a
+        A step that wrote neither message nor transition and was overtaken counts as not stored. Its commit is then a
         conflict, and it is decided again.
         """
         after = step.after
-        found = reading.read("conversation", self._select(self.sql.load, {"key": after.key}), reading.read_conversation)
+        rows = self._dialect.fetch(self.sql.reads["load"], (after.key,))
+        found = read(Conversation, COLUMNS["conversation"], rows)
         if not found or found[0].id != after.id or found[0].version < after.version:
             return False
         if found[0].version == after.version:
@@ -218,28 +238,19 @@ class Transactions:
         kept = [self._is_there(after, effect) for effect in step.effects]
         return True in kept and False not in kept
 
-    def _is_there(self, conversation: Conversation, effect: fx.Effect) -> bool | None:
-        """Whether the row of an effect is there; None if that can't be told from any other's."""
+    def _is_there(self, conversation: Conversation, effect: Effect) -> bool | None:
+        """Return whether the row of an effect is there; None if it can't be told from the row of another."""
         match effect:
-            case fx.AddMessage(message):
-                values = {"conversation": conversation.id, "before": message.number + 1, "limit": 1}
-                found = self._select(self.sql.page["messages"], values)
-                return [message] == [reading.read_message(row) for row in found]
-            case fx.LogTransition(move):
-                values = {"conversation": conversation.id, "before": move.number + 1, "limit": 1}
-                found = self._select(self.sql.page["transitions"], values)
-                return [move] == [reading.read_transition(row, conversation.key) for row in found]
+            case AddMessage(message):
+                rows = self._newest("messages", conversation, message.number)
+                return [message] == read(Message, COLUMNS["message"], rows)
+            case LogTransition(move):
+                rows = self._newest("transitions", conversation, move.number)
+                return [move] == read(Transition, COLUMNS["transition"], rows, key=conversation.key)
             case _:
                 return None
 
-    def _select(self, statement: Statement, values: Mapping[str, Any]) -> list[Any]:
-        found: list[Any] = self._dialect.database.execute_sql(statement.sql, statement.bind(values)).fetchall()
-        return found
-
-
-def _error_of(commit: Callable[[Step], None], step: Step) -> Exception | None:
-    try:
-        commit(step)
-    except Exception as error:  # noqa: BLE001  # for its own caller
-        return error
-    return None
+    def _newest(self, page: str, conversation: Conversation, number: int) -> list[Any]:
+        statement = self.sql.reads[page]
+        values = {"conversation": conversation.id, "before": number + 1, "limit": 1}
+        return self._dialect.fetch(statement, statement.bind(values))

@@ -344,7 +344,7 @@ async def test_a_look_that_fails_costs_no_neighbour_its_own(store: SQLStore) -> 
     manager = AsyncSessionManager(store, DemoProvider())
     for key in ("bad", "good"):
         await manager.send(key, "hello")
-    store._dialect.database.execute_sql("UPDATE conversation SET metadata = '[1]' WHERE key = 'bad'")
+    store.dialect.database.execute_sql("UPDATE conversation SET metadata = '[1]' WHERE key = 'bad'")
     outcomes: dict[str, Any] = {}
 
     async def send(key: str) -> None:
@@ -435,7 +435,16 @@ async def cancelled_at(
     cancels: list[Callable[[], None]] = []
     countdown = Countdown(provider, at, cancels)
     engine = Engine(store, countdown, Settings.of(store, provider, ("astream",)))
-    came_through = await run(engine.send(key, "again"), cancels)
+
+    async def send() -> None:
+        turn = await engine.begin(key, "again")
+        try:
+            while await turn.pull() is not None:
+                pass
+        finally:
+            await turn.close()
+
+    came_through = await run(send(), cancels)
     assert came_through == (countdown.left <= 0)
     conversation = await AsyncConversations(store).get(key)
     assert conversation.running is None, f"cancelled at await {at}"

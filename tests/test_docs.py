@@ -127,7 +127,7 @@ def test_the_reference_lists_the_log_events_that_the_code_logs() -> None:
 
 
 def test_the_reference_lists_every_table_and_column() -> None:
-    models = importlib.import_module("persistence.models")
+    models = importlib.import_module("persistence.schema")
     page = text_of(DOCS / "reference" / "storage.md")
     for model in models.TABLES:
         _, heading, rest = page.partition(f"\n### `{model._meta.table_name}`\n")

@@ -199,15 +199,6 @@ class RunningTurn:
         self._deltas.append(half)
         return [TextDelta(half)]
 
-    def exhausted(self) -> None:
-        """The provider has no more events.
-
-        Raises:
-            ProviderError: there was no result among them.
-        """
-        if self.result is None:
-            raise ProviderError("the provider ended without a result; a turn ends with exactly one", self.key)
-
     def heal(self) -> None:
         """Forget the result of the dead session: the same turn is asked again, in a new one."""
         self.result = None

@@ -37,7 +37,6 @@ from fsm.content import Block, Content, as_blocks
 from fsm.errors import Closed, Conflict, ConversationBusy, FSMError, InvalidInput
 from fsm.fork import renew_in_child
 from fsm.records import Conversation, Turn, TurnStatus
-from fsm.reply import Reply
 from fsm.store import Store
 
 __all__ = ["Engine"]
@@ -93,26 +92,6 @@ class Engine:
         """
         if self.is_closed:
             raise Closed("the manager is closed; make another one", key)
-
-    async def send(
-        self,
-        key: str,
-        content: Content,
-        *,
-        idempotency_key: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        busy_timeout: float | None = None,
-    ) -> Reply:
-        """Begin a turn and read it to its end; arguments and errors are those of :meth:`begin`."""
-        turn = await self.begin(
-            key, content, idempotency_key=idempotency_key, metadata=metadata, busy_timeout=busy_timeout
-        )
-        try:
-            while await turn.pull() is not None:
-                pass
-        finally:
-            await turn.close()
-        return turn.reply
 
     async def begin(
         self,
@@ -197,7 +176,8 @@ class Engine:
             The turn, and the step that began it; None for a turn that is replayed.
         """
         for _ in range(TRIES):
-            conversation = self._load_or_new(question.key)
+            with StoreErrors(question.key):
+                conversation = self._store.load(question.key) or self._new(question.key)
             known = self._known_turn(conversation, question.idempotency_key)
             if known is not None and known.status is TurnStatus.RUNNING:
                 self._expire(conversation, known)
@@ -244,13 +224,10 @@ class Engine:
             content=content,
         )
 
-    def _load_or_new(self, key: str) -> Conversation:
-        with StoreErrors(key):
-            conversation = self._store.load(key)
-        if conversation is None:
-            now = self.settings.clock()
-            return Conversation(key, new_id(now, self.adapter.chance), now, now)
-        return conversation
+    def _new(self, key: str) -> Conversation:
+        """Return the snapshot of a conversation that is not stored yet."""
+        now = self.settings.clock()
+        return Conversation(key=key, id=new_id(now, self.adapter.chance), created_at=now, updated_at=now)
 
     def _known_turn(self, conversation: Conversation, idempotency_key: str | None) -> Turn | None:
         """Return the turn that was begun with this idempotency key, or None (G13)."""

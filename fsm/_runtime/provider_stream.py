@@ -6,7 +6,9 @@ logged: the outcome of the turn matters more than a failed clean-up.
 
 from __future__ import annotations
 
-from fsm._runtime.adapters import Adapter, ProviderEvents
+from types import TracebackType
+
+from fsm._runtime.adapters import END, Adapter, ProviderEvents
 from fsm._runtime.log import LOGGER
 from fsm.errors import FSMError, ProviderError
 from fsm.fork import leave_to_parent
@@ -31,24 +33,36 @@ class ProviderStream:
         self._events: ProviderEvents | None = None
         self._left: ProviderEvents | None = None
 
-    async def read(self, request: Request) -> object:
-        """Return the next event for this request, or :data:`~fsm._runtime.adapters.END`.
+    def __enter__(self) -> None:
+        """Begin a block that reads events; whatever the provider raises in it becomes an error that names the turn."""
 
-        Raises:
-            ProviderError: the provider raised.
-        """
-        try:
-            if self._events is None:
-                self._events = self._adapter.events(request)
-            return await self._events.read()
-        except FSMError as error:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, FSMError):
             raise error.completed(key=self._key) from error.__cause__
-        except Exception as error:
+        if isinstance(error, Exception):
             raise ProviderError(
                 f"the provider raised {type(error).__name__} in turn {self._turn}; the turn is interrupted and the "
                 "conversation takes the next message",
                 self._key,
             ) from error
+
+    def events(self, request: Request) -> ProviderEvents:
+        """Return the events of this request; the provider is asked if it was not asked yet."""
+        if self._events is None:
+            self._events = self._adapter.events(request)
+        return self._events
+
+    def checked(self, event: object) -> object:
+        """Return an event, unless it is the end, which must not come before a result.
+
+        Raises:
+            ProviderError: the answer has ended.
+        """
+        if event is END:
+            raise ProviderError("the provider ended without a result; a turn ends with exactly one", self._key)
+        return event
 
     async def close(self) -> None:
         """Make the answer end, and wait for that."""

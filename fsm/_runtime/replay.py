@@ -31,8 +31,10 @@ class ReplayedTurn:
     def run(self) -> None:
         """Do nothing: the turn has ended."""
 
-    async def pull(self) -> Event | None:
+    async def pull(self, *, to_the_end: bool = False) -> Event | None:
         """Return the next event, or None at the end."""
+        if to_the_end:
+            self._events.clear()
         return self._events.popleft() if self._events else None
 
     async def close(self) -> None:

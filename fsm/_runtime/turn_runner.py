@@ -16,7 +16,7 @@ from fsm._core import decisions as decide
 from fsm._core.effects import Step
 from fsm._core.table import State
 from fsm._core.turn import RunningTurn
-from fsm._runtime.adapters import END, Adapter
+from fsm._runtime.adapters import Adapter
 from fsm._runtime.log import LOGGER, log_cleared_session, log_turn_end
 from fsm._runtime.observers import tell_observers
 from fsm._runtime.presence import Lease
@@ -95,11 +95,12 @@ class TurnRunner:
         """Keep the lease from now on: the turn is stored."""
         self._adapter.watch(self._lease)
 
-    async def pull(self) -> Event | None:
+    async def pull(self, *, to_the_end: bool = False) -> Event | None:
         """Return the next event for the caller, or None at the end.
 
-        The result is handed out as soon as it is stored: what the provider does afterwards delays nobody. If anything
-        goes wrong, the turn is ended before the error is raised.
+        With ``to_the_end`` all events are read and dropped, and None is returned: batch is stream read to its end. The
+        result is handed out as soon as it is stored. If anything goes wrong, the turn is ended before the error is
+        raised.
 
         Raises:
             ProviderError: the provider broke its contract.
@@ -114,10 +115,14 @@ class TurnRunner:
             )
         try:
             while not self._ready and not self._is_over:
-                handed = self._turn.feed(await self._next())
+                request = self._request or await self._make_request()
+                with self._provider:
+                    event = await self._provider.events(request).read()
+                handed = self._turn.feed(self._provider.checked(event))
                 result = self._turn.result
                 if result is None:
-                    await self._keep_lease(self._settings.lease_length / 2)
+                    if self._commits.lease_left <= self._settings.lease_length / 2:
+                        await self._adapter.call(self._commits.extend)
                 elif self._turn.should_heal:
                     await self._heal(result)
                     continue
@@ -128,7 +133,7 @@ class TurnRunner:
                     answer, fitted = self._turn.answer(), self._turn.fitting(self._content)
                     step = await self._adapter.call(self._commits.finish, result, answer, fitted)
                     self._finished(step, result)
-                self._ready.extend(handed)
+                self._ready.extend(() if to_the_end else handed)
         except BaseException as error:
             with self._adapter.shield(), self._left_afterwards():
                 await self._end_after(error)
@@ -165,17 +170,10 @@ class TurnRunner:
 
     # The provider
 
-    async def _next(self) -> object:
-        """Return the provider's next event; ask it first, if it was not asked yet."""
-        if self._request is None:
-            self._request = await self._make_request()
-        event = await self._provider.read(self._request)
-        if event is END:
-            self._turn.exhausted()
-        return event
-
     async def _make_request(self) -> Request:
-        await self._keep_lease(self._settings.lease_length - UNASKED)
+        """Make the request that the provider is asked next; this finds out whether the turn was superseded."""
+        if self._commits.lease_left <= self._settings.lease_length - UNASKED:
+            await self._adapter.call(self._commits.extend)
         conversation, characters = self._commits.conversation, self._turn.told_at_most
         if self._requests.reads_history(conversation):
             history = await self._adapter.call(self._requests.history, conversation, self._content, characters)
@@ -183,7 +181,7 @@ class TurnRunner:
             history = ()
         resumed = conversation.session_id
         self._turn.told = None if resumed is not None else sum(len(message.text) for message in history)
-        return Request(
+        self._request = Request(
             key=self.key,
             turn=self.number,
             session_number=conversation.session_number,
@@ -193,11 +191,7 @@ class TurnRunner:
             metadata=conversation.metadata,
             alive=self._lease.sign,
         )
-
-    async def _keep_lease(self, least: timedelta) -> None:
-        """Lengthen the lease if less than ``least`` is left; this also finds out whether the turn was superseded."""
-        if self._commits.lease_left <= least:
-            await self._adapter.call(self._commits.extend)
+        return self._request
 
     async def _heal(self, result: Result) -> None:
         """Replace the dead session, and ask again in a new one (G11)."""

@@ -21,7 +21,7 @@ from playhouse.postgres_ext import Psycopg3Database
 from psycopg.pq import TransactionStatus
 
 from fsm.fork import GATE, leave_to_parent
-from persistence.dialects import Pooling
+from persistence.dialects.base import Pooling
 
 __all__ = ["Pool", "is_broken"]
 

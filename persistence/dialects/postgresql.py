@@ -8,24 +8,22 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import Any, TypeVar, TypeVarTuple
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Any
 
 import psycopg
 from peewee import PeeweeException, __exception_wrapper__  # type: ignore[attr-defined]  # missing in the stubs
 from psycopg.pq import ExecStatus, TransactionStatus
 
-from persistence.dialects import CommitCutOff, Pooling, Refusal, cause_of
+from persistence.dialects.base import CommitCutOff, Pooling, Refusal, cause_of
 from persistence.dialects.pool import Pool, is_broken
 from persistence.dialects.server import connected, parameters_of
+from persistence.mapping import Row
 from persistence.queries import Statement, Write
 from persistence.urls import ServerURL
 
 __all__ = ["PostgreSQL"]
-
-R = TypeVar("R")
-Ts = TypeVarTuple("Ts")
 
 MIGRATION_LOCK = 0x66736D
 """Names the advisory lock under which the schema is migrated."""
@@ -46,9 +44,9 @@ UNKNOWN = frozenset({"40003"})
 DONE = frozenset({ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK})
 """How a statement that was not refused ends."""
 
-BEGIN = Statement("BEGIN", ())
-SYNCED = Statement("SET LOCAL synchronous_commit TO ON", ())
-UNSYNCED = Statement("SET LOCAL synchronous_commit TO OFF", ())
+BEGIN = Statement(sql="BEGIN")
+SYNCED = Statement(sql="SET LOCAL synchronous_commit TO ON")
+UNSYNCED = Statement(sql="SET LOCAL synchronous_commit TO OFF")
 
 
 class PostgreSQL:
@@ -69,10 +67,15 @@ class PostgreSQL:
         self.parameters = {"connect_timeout": max(2, int(timeout)), **parameters_of(url)}
         self.database: Any = Pool(functools.partial(connected, self.parameters), pool, timeout=timeout)
 
-    def within(self, operation: Callable[[*Ts], R], *values: *Ts) -> R:
-        """On a connection of the pool."""
-        with self.database.connection_context():
-            return operation(*values)
+    def connection(self) -> AbstractContextManager[object]:
+        """Return a block with a connection of the pool."""
+        found: AbstractContextManager[object] = self.database.connection_context()
+        return found
+
+    def fetch(self, statement: Statement, values: Row) -> list[Any]:
+        """Return the rows that a statement finds."""
+        found: list[Any] = self.database.execute_sql(statement.sql, values).fetchall()
+        return found
 
     @property
     def one_writer(self) -> bool:

@@ -7,9 +7,9 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, suppress
-from typing import Any, NoReturn, TypeVar, TypeVarTuple
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import Any, NoReturn
 
 from peewee import (  # type: ignore[attr-defined]  # __exception_wrapper__ is missing in the stubs
     Database,
@@ -19,17 +19,17 @@ from peewee import (  # type: ignore[attr-defined]  # __exception_wrapper__ is m
 
 from fsm.errors import StoreError
 from fsm.fork import GATE
-from persistence.dialects import CommitCutOff, Refusal, cause_of
+from persistence.dialects.base import CommitCutOff, Refusal, cause_of
 from persistence.dialects.connections import Connections, FileDatabase
 from persistence.dialects.files import create_private, file_at
 from persistence.dialects.inherited import INHERITED
-from persistence.queries import Write
+from persistence.mapping import Row
+from persistence.queries import Statement, Write
 from persistence.urls import MEMORY
 
 __all__ = ["SQLite"]
 
-R = TypeVar("R")
-Ts = TypeVarTuple("Ts")
+NO_LOCK = nullcontext()
 
 SYNCED = "PRAGMA synchronous = FULL"
 UNSYNCED = "PRAGMA synchronous = NORMAL"
@@ -75,12 +75,20 @@ class SQLite:
             first = _OPEN[file] = self
         return first.path
 
-    def within(self, operation: Callable[[*Ts], R], *values: *Ts) -> R:
-        """On the thread's own connection; those who share the one of ``:memory:`` take turns."""
-        if not self._in_memory:
-            return operation(*values)
-        with self._lock:
-            return operation(*values)
+    def connection(self) -> AbstractContextManager[object]:
+        """Return a block with the thread's own connection; threads that share the one of ``:memory:`` take turns."""
+        return self._lock if self._in_memory else NO_LOCK
+
+    def fetch(self, statement: Statement, values: Row) -> list[Any]:
+        """Return the rows that a statement finds."""
+        opened = self.connections.mine
+        if opened.cursor is None:
+            self.database.connect()
+        try:
+            found: list[Any] = opened.cursor.execute(statement.sql, values).fetchall()
+        except Exception as raised:
+            raise _as_peewee(raised) from raised
+        return found
 
     @property
     def one_writer(self) -> bool:

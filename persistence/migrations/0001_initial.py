@@ -6,11 +6,11 @@ from typing import Any
 
 from peewee import SqliteDatabase
 
-from persistence.models import CLUSTERED, TABLES
+from persistence.schema import CLUSTERED, TABLES
 
 
 def up(_: Any, db: Any) -> None:
-    """Create all tables and indexes; on SQLite with strict types, and the small ones clustered by their keys."""
+    """Create all tables and indexes; on SQLite with strict types, and small tables clustered by their keys."""
     on_sqlite = isinstance(db, SqliteDatabase)
     with db.bind_ctx(TABLES):
         for table in TABLES:

@@ -39,7 +39,8 @@ def _fill(path: Path, conversation: Conversation, messages: int) -> None:
             (turns, conversation.id),
         )
         connection.execute(
-            "UPDATE conversation SET turns = ?, messages = ? WHERE id = ?", (turns, 2 * turns, conversation.id)
+            "UPDATE conversation SET turn_count = ?, message_count = ? WHERE id = ?",
+            (turns, 2 * turns, conversation.id),
         )
 
 

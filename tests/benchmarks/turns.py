@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from persistence.writes import Writes
+
 from fsm import Conversation, Event, Request, Result, SessionManager, TextDelta
 from fsm._core import decisions as decide
 from fsm._core.effects import Step
@@ -17,7 +19,6 @@ from fsm._core.turn import Answer
 from persistence import SQLStore
 from persistence.queries import Statements
 from persistence.store import IS_SYNCED, Durability
-from persistence.writes import Writes
 from tests.benchmarks.measuring import Row, compare, timed
 
 __all__ = ["Bare", "Terse", "postgresql_turns", "sqlite_turns", "steps"]
@@ -123,7 +124,7 @@ class Bare:
 
     def __init__(self, path: str, durability: Durability) -> None:
         with SQLStore(f"sqlite:///{path}") as store:
-            self._sql = store._sql
+            self._sql = store.transactions.sql
         self._is_synced = IS_SYNCED[durability]
         self._was_synced = True
         self._connection = sqlite3.connect(path, isolation_level=None)
@@ -172,7 +173,7 @@ def postgresql_turns(*, turns: int = 100, rounds: int = 7) -> Iterator[Row]:
             with SQLStore(url) as store:
 
                 def bare(number: int) -> float:
-                    script = _script(store._sql, steps(turns, 2 * number + 1), begin)
+                    script = _script(store.transactions.sql, steps(turns, 2 * number + 1), begin)
                     return timed(lambda: [connection.execute(sql, values) for sql, values in script], turns)
 
                 found = compare({"bare": bare, "store": lambda number: _stored(store, turns, 2 * number + 1)}, rounds)

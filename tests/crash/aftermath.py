@@ -126,7 +126,7 @@ class Rows:
 def check_file(store: SQLStore) -> None:
     """Whether SQLite finds its file whole."""
     for pragma, fine in (("integrity_check", [("ok",)]), ("foreign_key_check", [])):
-        with closing(store._dialect.database.execute_sql(f"PRAGMA {pragma}")) as cursor:
+        with closing(store.dialect.database.execute_sql(f"PRAGMA {pragma}")) as cursor:
             assert cursor.fetchall() == fine, pragma
 
 

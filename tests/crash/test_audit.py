@@ -47,7 +47,7 @@ def test_what_is_as_it_should_be_passes(sqlite_url: str) -> None:
         ("UPDATE session SET parent = 1 WHERE number = 3", "G7"),
         ("UPDATE session SET session_id = 'other' WHERE closed_at IS NULL", "G6"),
         ("UPDATE conversation SET session_id = 'demo-k-1'", "G6"),
-        ("UPDATE conversation SET turns = 4", "G5"),
+        ("UPDATE conversation SET turn_count = 4", "G5"),
         ("DELETE FROM transition WHERE number = 2", "G5"),
         ("UPDATE transition SET source = 'fresh' WHERE number = 2", "G6"),
         ("UPDATE transition SET version = 99 WHERE number = 2", "G6"),
@@ -58,8 +58,8 @@ def test_what_was_tampered_with_is_found(sqlite_url: str, sql: str, found: str) 
     """Each by the guarantee that it breaks."""
     with SQLStore(sqlite_url) as store:
         reports = told(store)
-        store._dialect.database.execute_sql("PRAGMA foreign_keys = 0")
-        assert store._dialect.database.execute_sql(sql).rowcount == 1
+        store.dialect.database.execute_sql("PRAGMA foreign_keys = 0")
+        assert store.dialect.database.execute_sql(sql).rowcount == 1
         with pytest.raises((AssertionError, TraceError), match=found):
             audit(store, reports)
 

@@ -111,7 +111,7 @@ def test_g8_g9_whoever_is_killed_nothing_acknowledged_is_missing(zygote: Zygote,
 @pytest.mark.timeout(KILLS)
 @pytest.mark.parametrize("batch", range(KILLS // BATCH // 4))
 @pytest.mark.parametrize("role", ["crowd", "gather"])
-def test_g8_g9_those_who_commit_together_are_killed_and_nothing_acknowledged_is_missing(
+def test_g8_g9_those_who_write_together_are_killed_and_nothing_acknowledged_is_missing(
     zygote: Zygote, sqlite_url: str, batch: int, role: str
 ) -> None:
     """G1 to G9, with group commit, in threads and in tasks: none is answered before what is shared is durable."""

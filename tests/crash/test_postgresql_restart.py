@@ -267,10 +267,10 @@ class Cut(SQLStore):
         self.cut_at: Callable[[int, str], str | None] = lambda number, sql: None
         self.meanwhile: Callable[[], object] = lambda: None
         self._url = url
-        self._execute = self._dialect.database.execute_sql
-        self._dialect.database.execute_sql = self._execute_or_cut
-        self._transact = self._dialect.transact
-        self._dialect.transact = self._transact_or_cut
+        self._execute = self.dialect.database.execute_sql
+        self.dialect.database.execute_sql = self._execute_or_cut
+        self._transact = self.dialect.transact
+        self.dialect.transact = self._transact_or_cut
 
     def _transact_or_cut(self, writes: Any, *, synced: bool) -> Any:
         """All statements of a step go to the server at once, so they count as one."""
@@ -296,7 +296,7 @@ class Cut(SQLStore):
         return result
 
     def _cut(self) -> None:
-        pid = self._dialect.database.connection().info.backend_pid
+        pid = self.dialect.database.connection().info.backend_pid
         with psycopg.connect(self._url, autocommit=True) as other:
             other.execute("SELECT pg_terminate_backend(%s, 10000)", (pid,))
 
@@ -399,14 +399,14 @@ class Unheard(SQLStore):
 
     def __init__(self, url: str, **options: Any) -> None:
         super().__init__(url, **options)
-        self._execute = self._dialect.database.execute_sql
-        self._dialect.database.execute_sql = self._execute_unheard
+        self._execute = self.dialect.database.execute_sql
+        self.dialect.database.execute_sql = self._execute_unheard
 
     def _execute_unheard(self, sql: str, params: Any = None) -> Any:
         if sql != "COMMIT" or not self.unheard:
             return self._execute(sql, params)
         self.unheard = False
-        connection = self._dialect.database.connection()
+        connection = self.dialect.database.connection()
         connection.pgconn.send_query(b"COMMIT")
         connection.pgconn.flush()
         connection.close()

@@ -79,7 +79,7 @@ class NotingStore(FragileStore):
 class UnsyncedStore(NotingStore):
     """The control: it never syncs."""
 
-    def _connect(self, url: str) -> Dialect:
+    def connect(self, url: str) -> Dialect:
         return _Unsynced(url, timeout=self._timeout, vfs=self._vfs, pragmas=self._pragmas)
 
 

@@ -69,7 +69,7 @@ def test_eight_processes_that_open_a_new_database_at_once_find_it_migrated_once(
     reports = crowd(zygote, url, role="race", turns=2)
     all_is_told_once(reports, 2)
     with SQLStore(url) as store:
-        ((migrations, names),) = store._dialect.database.execute_sql(
+        ((migrations, names),) = store.dialect.database.execute_sql(
             "SELECT count(*), count(DISTINCT name) FROM conversation_fsm_migration"
         ).fetchall()
         assert migrations == names > 0
@@ -122,7 +122,7 @@ def test_g10_a_stopped_worker_whose_lease_is_taken_over_finishes_nothing_when_it
 
         after = store.load("k")
         assert after is not None
-        same = ("state", "session", "session_id", "turns", "transitions", "running", "provider")
+        same = ("state", "session_number", "session_id", "turn_count", "transition_count", "running", "provider")
         assert [getattr(after, name) for name in same] == [getattr(before, name) for name in same]
         first, second = store.turns(after)
         assert (first.status, second.status) == (TurnStatus.INTERRUPTED, TurnStatus.SUCCEEDED)
@@ -164,11 +164,11 @@ def test_g10_a_worker_that_wakes_up_does_not_end_the_turn_that_runs_in_its_place
 
 
 @linux_only
-@pytest.mark.parametrize("buried", [True, False], ids=["buried", "zombie"])
-def test_g9_a_worker_that_was_killed_in_mid_turn_is_in_nobodys_way(zygote: Zygote, url: str, buried: bool) -> None:
+@pytest.mark.parametrize("reaped", [True, False], ids=["reaped", "zombie"])
+def test_g9_a_worker_that_was_killed_in_mid_turn_is_in_nobodys_way(zygote: Zygote, url: str, reaped: bool) -> None:
     """G9: its lease has ten minutes to go, but the process is gone, so the next turn begins at once."""
     worker = holding(zygote, url)
-    if buried:
+    if reaped:
         worker.kill()
     else:
         worker.signal(signal.SIGKILL)
@@ -179,7 +179,7 @@ def test_g9_a_worker_that_was_killed_in_mid_turn_is_in_nobodys_way(zygote: Zygot
         statuses = [turn.status for turn in store.turns(store.load("k"))]
         assert statuses == [TurnStatus.INTERRUPTED, TurnStatus.SUCCEEDED]
         audit(store, [])
-    if not buried:
+    if not reaped:
         assert worker.reap() == -signal.SIGKILL
 
 

@@ -323,7 +323,7 @@ class FragileStore(SQLStore):
         self._pragmas = pragmas or {}
         super().__init__(str(path), **options)
 
-    def _connect(self, url: str) -> Dialect:
+    def connect(self, url: str) -> Dialect:
         return FragileSQLite(url, timeout=self._timeout, vfs=self._vfs, pragmas=self._pragmas)
 
 

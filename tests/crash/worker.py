@@ -266,7 +266,7 @@ class Worker:
 
     def _named(self) -> Any:
         owner = self.job.owner
-        return mock.patch("fsm._runtime.engine.name_owner", return_value=owner) if owner else nullcontext()
+        return mock.patch("fsm._runtime.worker.name_owner", return_value=owner) if owner else nullcontext()
 
 
 class GroupingStore(SQLStore):
@@ -276,8 +276,8 @@ class GroupingStore(SQLStore):
 
     def __init__(self, url: str, **options: Any) -> None:
         super().__init__(url, **options)
-        self._together = self._transactions._commit_together
-        self._transactions._commit_together = self._report_and_commit  # type: ignore[method-assign]
+        self._together = self.transactions._write_together
+        self.transactions._write_together = self._report_and_commit  # type: ignore[method-assign]
 
     def _report_and_commit(self, steps: Sequence[Step]) -> list[Exception | None]:
         self.worker.report("together", steps=len(steps))

@@ -80,7 +80,7 @@ class Process:
         reports: list[Report] = []
         while (more := self.take()) is not None:
             reports += more
-        self.mark_dead()
+        self.reap()
         return reports
 
     def reap(self) -> int:

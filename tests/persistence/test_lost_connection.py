@@ -31,8 +31,8 @@ class Losing(SQLStore):
     def meanwhile() -> None:
         """What others do before this store has a connection again."""
 
-    def _connect(self, url: str) -> Any:
-        dialect: Any = super()._connect(url)
+    def connect(self, url: str) -> Any:
+        dialect: Any = super().connect(url)
         commit = dialect.commit
 
         def commit_or_lose() -> None:
@@ -105,9 +105,9 @@ def test_a_step_is_stored_once_whenever_its_connection_was_lost(
     assert store.lost is None
     assert store.load("k") == step.after
     stored = everything(sqlite_url)
-    assert len(stored["message"]) == step.after.messages
-    assert len(stored["transition"]) == step.after.transitions
-    assert len(stored["turn"]) == step.after.turns
+    assert len(stored["message"]) == step.after.message_count
+    assert len(stored["transition"]) == step.after.transition_count
+    assert len(stored["turn"]) == step.after.turn_count
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_a_conversation_that_is_gone_meanwhile_has_not_stored_the_step(store: Lo
     step = good(committed(store, begin))
 
     def meanwhile() -> None:
-        other._dialect.database.execute_sql("DELETE FROM conversation")
+        other.dialect.database.execute_sql("DELETE FROM conversation")
 
     store.lost, store.meanwhile = "after", meanwhile  # type: ignore[method-assign]
     with pytest.raises(Conflict):

@@ -35,8 +35,8 @@ class Failing(Losing):
 
     retried = 0
 
-    def _connect(self, url: str) -> Any:
-        dialect: Any = super()._connect(url)
+    def connect(self, url: str) -> Any:
+        dialect: Any = super().connect(url)
         begins, may_retry = dialect.begin, dialect.may_retry
 
         def begin_or_fail(*, synced: bool) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fsm import Conversation, SessionManager, StoreError
+from fsm import Closed, Conversation, SessionManager, StoreError
 from fsm.providers import DemoProvider
 from persistence import SQLStore
 from persistence.dialects import files
@@ -90,12 +90,16 @@ class Workers:
             self.stored.append(number)
             self._store.load("k001")
 
-    def stop(self) -> None:
-        """See that every thread ends and that nothing came up."""
-        self._stop.set()
+    def join(self) -> None:
+        """See that every thread ends."""
         for thread in self._threads:
             thread.join(timeout=60)
             assert not thread.is_alive()
+
+    def stop(self) -> None:
+        """See that every thread ends and that nothing was raised."""
+        self._stop.set()
+        self.join()
         assert self.errors == []
 
     def check(self) -> None:
@@ -135,6 +139,7 @@ def test_a_second_store_on_a_file_and_an_outside_process_lose_nothing(
     second.commit(one(2))
     if then == "closed":
         second.close()
+        second = SQLStore(named(sqlite_url))
     assert from_outside(sqlite_url) == 2
     for number in range(3, 9):
         first.commit(one(number))
@@ -203,17 +208,20 @@ def test_many_who_create_a_file_at_once_share_it(sqlite_url: str) -> None:
 # Closing
 
 
-def test_close_waits_for_the_calls_of_other_threads_and_a_later_call_opens_its_own(url: str) -> None:
+def test_close_waits_for_the_calls_of_other_threads_and_refuses_later_ones(url: str) -> None:
     """A connection that is closed while it is used may crash the process."""
     store = SQLStore(url)
     workers = Workers(store)
     workers.start(workers.write, 1, 2, 3)
-    for _ in range(50):
-        store.close()
-        time.sleep(0.002)
-    workers.stop()
-    workers.check()
+    time.sleep(0.1)
     store.close()
+    store.close()
+    workers.join()
+    assert [type(error) for error in workers.errors] == [Closed] * 3
+    with SQLStore(url) as again:
+        assert len(workers.stored) <= again.count() <= len(workers.stored) + 3
+    with pytest.raises(Closed, match="open another store"):
+        store.load("k001")
 
 
 # Forks
@@ -247,9 +255,9 @@ def test_a_child_and_its_parent_write_while_an_outside_process_opens_and_closes_
     os.write(go[1], b"x")
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert from_outside(sqlite_url) == 8
-    store.commit(one(9))
-    assert len(store.conversations()) == 9
-    store.close()
+    with SQLStore(sqlite_url) as again:
+        again.commit(one(9))
+        assert again.count() == 9
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux shows what a process has open")
@@ -290,7 +298,7 @@ from persistence import SQLStore
 from tests.persistence.test_process_state import one
 store = SQLStore({url!r})
 store.commit(one(1))
-connection = getattr(store._dialect.database, "_idle", None)
+connection = getattr(store.dialect.database, "_idle", None)
 pid = connection and connection[0].connection.info.backend_pid
 if not os.fork():
     sys.exit(0)  # with all that the interpreter does at its end
@@ -366,7 +374,7 @@ def test_a_child_that_is_forked_inside_a_call_is_refused_the_file_and_leaves_it_
         store.commit(one(1))
 
         def fork(*_: Any) -> int:
-            store._dialect.connections.mine.cursor.connection.set_authorizer(None)
+            store.dialect.connections.mine.cursor.connection.set_authorizer(None)
             child = os.fork()
             if not child:
                 told = b"opened"
@@ -380,7 +388,7 @@ def test_a_child_that_is_forked_inside_a_call_is_refused_the_file_and_leaves_it_
             return sqlite3.SQLITE_OK
 
         outcome = os.pipe()
-        store._dialect.database.connection().set_authorizer(fork)
+        store.dialect.database.connection().set_authorizer(fork)
         store.commit(one(2))
         assert b"was forked while a connection to the database file" in os.read(outcome[0], 1000)
         store.commit(one(3))

@@ -69,13 +69,20 @@ def make_reader(url: str, name: str, reader: str) -> None:
         connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = {reader}")
 
 
+def hold(store: SQLStore, taken: threading.Event, done: threading.Event) -> None:
+    """Hold a connection until told otherwise."""
+    with store.dialect.connection():
+        taken.set()
+        done.wait(30)
+
+
 def used_at_once(store: SQLStore, count: int) -> None:
     """Have so many threads use the store at the same time."""
     barrier = threading.Barrier(count)
-    within = store._dialect.within
 
     def meet() -> None:
-        within(barrier.wait)
+        with store.dialect.connection():
+            barrier.wait()
 
     threads = [threading.Thread(target=meet) for _ in range(count)]
     for thread in threads:
@@ -122,8 +129,6 @@ def test_the_epoch_changes_when_a_connection_is_lost_and_not_else(make: Made) ->
     with SQLStore(url) as store:
         store.commit(one(1))
         used_at_once(store, 3)
-        store.close()
-        store.load("k001")
         assert store.epoch == 0
         cut(url)
         assert store.load("k001") is not None
@@ -132,7 +137,7 @@ def test_the_epoch_changes_when_a_connection_is_lost_and_not_else(make: Made) ->
         cut(url)
         store.commit(one(2))
         assert store.epoch > read
-        store._dialect.database._idle[-1].connection.close()
+        store.dialect.database._idle[-1].connection.close()
         seen = store.epoch
         store.load("k001")
         assert store.epoch == seen + 1
@@ -141,7 +146,7 @@ def test_the_epoch_changes_when_a_connection_is_lost_and_not_else(make: Made) ->
 def test_the_epoch_of_a_file_does_not_change(sqlite_url: str) -> None:
     with SQLStore(sqlite_url) as store:
         store.commit(one(1))
-        store.close()
+        store.dialect.close()
         store.commit(one(2))
         assert store.epoch == 0
 
@@ -165,14 +170,11 @@ def test_a_pool_opens_no_more_connections_than_it_may(make: Made) -> None:
 @pytest.mark.parametrize("timeout", [0, 0.05])
 def test_who_waits_for_a_connection_in_vain_is_told_what_to_raise(make: Made, timeout: float) -> None:
     with SQLStore(make(), pool_size=1, timeout=10) as store:
-        store._dialect.database._timeout = timeout
-        store._transactions._timeout = timeout
+        store.dialect.database._timeout = timeout
+        store.transactions._timeout = timeout
         taken, done = threading.Event(), threading.Event()
 
-        def hold() -> None:
-            store._dialect.within(lambda: (taken.set(), done.wait(30)))
-
-        thread = threading.Thread(target=hold)
+        thread = threading.Thread(target=hold, args=(store, taken, done))
         thread.start()
         assert taken.wait(30)
         with pytest.raises(StoreError, match="all 1 connections are in use; raise pool_size"):
@@ -247,7 +249,8 @@ def test_statements_are_prepared_unless_that_is_switched_off(
         for _ in range(10):
             store.load("k")
         sql = "SELECT count(*) FROM pg_prepared_statements"
-        ((count,),) = store._dialect.within(lambda: store._dialect.database.execute_sql(sql).fetchall())
+        with store.dialect.connection():
+            ((count,),) = store.dialect.database.execute_sql(sql).fetchall()
         assert (count > 0) == prepared
 
 
@@ -256,9 +259,10 @@ def test_a_statement_that_was_lost_is_not_prepared_again(make: Made) -> None:
     with SQLStore(make(), pool_size=1) as store:
         for number in range(1, 12):
             store.commit(one(number))
-        assert store._dialect.database.prepares
-        store._dialect.within(lambda: store._dialect.database.connection().pgconn.exec_(b"DEALLOCATE ALL"))
+        assert store.dialect.database.prepares
+        with store.dialect.connection():
+            store.dialect.database.connection().pgconn.exec_(b"DEALLOCATE ALL")
         store.commit(one(20))
-        assert not store._dialect.database.prepares
+        assert not store.dialect.database.prepares
         assert len(store.conversations()) == 12
         assert store.epoch == 0

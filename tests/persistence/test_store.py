@@ -40,7 +40,7 @@ from fsm.providers import DemoProvider
 from fsm.testing import ReferenceStore
 from persistence import SQLStore
 from persistence.arguments import EVERYTHING
-from persistence.queries import Statement, Statements
+from persistence.queries import Statements
 from tests.test_content import JSON
 
 NOW = datetime(2026, 1, 1, 12, 30, 15, 123456, tzinfo=UTC)
@@ -178,8 +178,8 @@ def test_a_step_from_an_old_snapshot_is_a_conflict_and_writes_nothing(sqlite_sto
     committed(sqlite_store, begin)
     before = everything(sqlite_url)
     for stale, why in (
-        (begin(NEW), "somebody else began it first"),
-        (begin(attrs.evolve(NEW, id=2)), "somebody else began it first"),
+        (begin(NEW), "another writer began it first"),
+        (begin(attrs.evolve(NEW, id=2)), "another writer began it first"),
         (finish(attrs.evolve(begin(NEW).after, version=7), DEAD), "it is not at version 7 any more"),
     ):
         with pytest.raises(Conflict, match=f"conversation 'k': {why}; load it and decide again"):
@@ -253,10 +253,10 @@ def test_a_child_process_has_its_own_connection_and_finds_what_was_stored(sqlite
     """A file is opened anew; what is in memory was copied with its connection."""
     with SQLStore(sqlite_url if url == "file" else url) as store:
         left = committed(store, begin)
-        connection = store._dialect.database.connection()
+        connection = store.dialect.database.connection()
         child = os.fork()
         if not child:
-            is_new = store._dialect.database.connection() is not connection
+            is_new = store.dialect.database.connection() is not connection
             os._exit(not (store.load("k") == left and is_new == (url == "file")))
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert store.load("k") == left
@@ -280,21 +280,22 @@ def test_the_database_itself_refuses_rows_that_break_a_guarantee(sqlite_store: S
     """Whoever writes them: one open session, one id, known words, known parents, columns of their types."""
     committed(sqlite_store, begin)
     with pytest.raises(Exception, match=r"constraint failed|cannot store TEXT"):
-        sqlite_store._dialect.database.execute_sql(sql)
+        sqlite_store.dialect.database.execute_sql(sql)
 
 
 def test_one_running_turn_and_one_turn_for_an_idempotency_key(sqlite_store: SQLStore) -> None:
     """Partial unique indexes."""
     committed(sqlite_store, lambda c: begin(c, idempotency_key="i"))
     copy = (
-        "INSERT INTO turn SELECT conversation, 9, session, '{}', first_message, last_message, started_at, {}, subtype, "
-        "is_error, session_id, errors, stop_reason, usage, cost_usd, http_status, healed, {}, {}, brings_results "
+        "INSERT INTO turn SELECT conversation, 9, session_number, '{}', first_message, last_message, started_at, {}, "
+        "subtype, is_error, session_id, errors, stop_reason, usage, cost_usd, http_status, healed, {}, {}, "
+        "brings_results "
         "FROM turn"
     )
     with pytest.raises(Exception, match=r"UNIQUE constraint failed: turn.conversation"):
-        sqlite_store._dialect.database.execute_sql(copy.format("running", "NULL", "NULL", "NULL"))
+        sqlite_store.dialect.database.execute_sql(copy.format("running", "NULL", "NULL", "NULL"))
     with pytest.raises(Exception, match=r"UNIQUE constraint failed: turn.conversation, turn.idempotency_key"):
-        sqlite_store._dialect.database.execute_sql(copy.format("failed", "1", "'fresh'", "idempotency_key"))
+        sqlite_store.dialect.database.execute_sql(copy.format("failed", "1", "'fresh'", "idempotency_key"))
 
 
 def test_a_violation_is_told_without_the_values_of_the_row(store: SQLStore) -> None:
@@ -456,7 +457,7 @@ def test_conversations_are_listed_from_the_first_key_on(store: SQLStore) -> None
 
 def test_an_error_of_peewees_own_is_not_tried_again(sqlite_store: SQLStore) -> None:
     """It comes with no error of the database."""
-    assert not sqlite_store._dialect.may_retry(PeeweeException("a connection that was not opened"))
+    assert not sqlite_store.dialect.may_retry(PeeweeException("a connection that was not opened"))
 
 
 def test_a_database_is_found_as_it_was_left(url: str) -> None:
@@ -476,9 +477,9 @@ def test_a_file_is_its_owners_only_and_runs_in_wal_mode_with_foreign_keys(
     path = Path(sqlite_url.removeprefix("sqlite:///"))
     files = [path, path.with_name("chat.db-wal"), path.with_name("chat.db-shm")]
     assert [stat.S_IMODE(file.stat().st_mode) for file in files] == [0o600] * 3
-    assert sqlite_store._dialect.database.pragma("journal_mode") == "wal"
-    assert sqlite_store._dialect.database.pragma("foreign_keys") == 1
-    assert sqlite_store._dialect.database.pragma("busy_timeout") == 10_000
+    assert sqlite_store.dialect.database.pragma("journal_mode") == "wal"
+    assert sqlite_store.dialect.database.pragma("foreign_keys") == 1
+    assert sqlite_store.dialect.database.pragma("busy_timeout") == 10_000
 
 
 @pytest.mark.parametrize(
@@ -489,9 +490,9 @@ def test_durability_decides_which_commits_are_synced(sqlite_url: str, durability
     with SQLStore(sqlite_url, durability=durability) as store:
         step = begin(NEW)
         store.commit(step)
-        assert store._dialect.database.pragma("synchronous") == begun
+        assert store.dialect.database.pragma("synchronous") == begun
         store.commit(finish(step.after, Result()))
-        assert store._dialect.database.pragma("synchronous") == ended
+        assert store.dialect.database.pragma("synchronous") == ended
 
 
 def test_many_threads_may_use_one_store(sqlite_url: str) -> None:
@@ -553,7 +554,7 @@ def test_a_writer_goes_on_as_soon_as_the_other_is_done(sqlite_url: str) -> None:
     with SQLStore(sqlite_url) as store:
         other = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None, check_same_thread=False)
         other.execute("BEGIN IMMEDIATE")
-        store._dialect.database.execute_sql("PRAGMA busy_timeout = 0")
+        store.dialect.database.execute_sql("PRAGMA busy_timeout = 0")
         timer = threading.Timer(0.05, other.execute, ["ROLLBACK"])
         timer.start()
         store.commit(begin(NEW))
@@ -579,13 +580,13 @@ def test_a_full_disk_refuses_the_step_and_loses_nothing(sqlite_url: str, where: 
     """SQLite may have rolled back by itself; the next step that fits is fine."""
     with SQLStore(sqlite_url if where == "file" else "sqlite:///:memory:") as store:
         conversation = committed(store, begin)
-        pages = store._dialect.database.pragma("page_count")
-        store._dialect.database.pragma("max_page_count", pages)
+        pages = store.dialect.database.pragma("page_count")
+        store.dialect.database.pragma("max_page_count", pages)
         long = Answer((("assistant", (text_block("x" * 100_000),), None),))
         with pytest.raises(StoreError, match="database or disk is full"):
             store.commit(finish(conversation, Result(), long))
         assert store.load("k") == conversation
-        store._dialect.database.pragma("max_page_count", pages + 100)
+        store.dialect.database.pragma("max_page_count", pages + 100)
         store.commit(finish(conversation, Result(), long))
         assert len(store.messages(conversation)) == 2
 
@@ -604,7 +605,7 @@ def test_closing_closes_the_connections_of_all_threads(sqlite_url: str) -> None:
     thread = threading.Thread(target=use)
     thread.start()
     assert ready.wait(timeout=30)
-    connections = list(store._dialect.connections.all)
+    connections = list(store.dialect.connections.all)
     store.close()
     hold.set()
     thread.join(timeout=30)
@@ -636,7 +637,7 @@ def test_a_url_that_names_no_database_is_refused(url: str, why: str) -> None:
 
 def test_migrations_are_kept_in_a_table_of_the_librarys_own(sqlite_store: SQLStore) -> None:
     """An application may have migrations, too, in the same database."""
-    assert "conversation_fsm_migration" in sqlite_store._dialect.database.get_tables()
+    assert "conversation_fsm_migration" in sqlite_store.dialect.database.get_tables()
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite://:memory:", "sqlite:///", "sqlite:///:memory:"])
@@ -657,7 +658,7 @@ def test_a_file_may_have_any_name_and_stays_where_it_was(tmp_path: Path, monkeyp
         monkeypatch.chdir(folder)
         step = begin(NEW)
         store.commit(step)
-        store._dialect.database.close()
+        store.dialect.database.close()
         assert store.load("k") == step.after
     assert (folder / "chat.db").exists()
 
@@ -695,7 +696,7 @@ def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path: Path)
 def test_a_database_of_a_newer_version_is_refused(url: str) -> None:
     """Nothing is changed."""
     with SQLStore(url) as store:
-        store._dialect.database.execute_sql(
+        store.dialect.database.execute_sql(
             "INSERT INTO conversation_fsm_migration (name, applied) VALUES ('0099_the_future', '2030-01-01')"
         )
     with pytest.raises(SchemaVersionError, match="'0099_the_future', which this version"):
@@ -746,7 +747,7 @@ def test_a_corrupt_row_is_named_and_not_handed_on(
     conversation = committed(
         sqlite_store, lambda c: begin(c, idempotency_key="i"), lambda c: finish(c, Result(session_id="s"))
     )
-    sqlite_store._dialect.database.execute_sql(f"UPDATE {table} SET {column} = {value}")
+    sqlite_store.dialect.database.execute_sql(f"UPDATE {table} SET {column} = {value}")
     with pytest.raises(
         CorruptRecord, match=f"conversation 'k': row 1, .* of table {table} is corrupt .*restore it from a backup"
     ):
@@ -767,8 +768,8 @@ def test_a_database_that_can_not_be_read_is_told_with_the_conversation(
 ) -> None:
     """Somebody has deleted a table."""
     conversation = committed(sqlite_store, begin)
-    sqlite_store._dialect.database.execute_sql("PRAGMA foreign_keys = 0")
-    sqlite_store._dialect.database.execute_sql(f"DROP TABLE {table}")
+    sqlite_store.dialect.database.execute_sql("PRAGMA foreign_keys = 0")
+    sqlite_store.dialect.database.execute_sql(f"DROP TABLE {table}")
     with pytest.raises(StoreError, match=f"conversation 'k': the database can't be used .*no such table: {table}"):
         read(sqlite_store, conversation)
 
@@ -777,7 +778,7 @@ def test_a_database_that_can_not_be_read_is_told_with_the_conversation(
 def test_a_corrupt_row_in_a_list_of_conversations_is_named_too(sqlite_store: SQLStore, read: str) -> None:
     """The list is not of one conversation; the row tells which it was."""
     committed(sqlite_store, begin)
-    sqlite_store._dialect.database.execute_sql("UPDATE conversation SET metadata = '[1]'")
+    sqlite_store.dialect.database.execute_sql("UPDATE conversation SET metadata = '[1]'")
     with pytest.raises(CorruptRecord, match=r"^row 1, 'k' of table conversation is corrupt \(TypeError: "):
         getattr(sqlite_store, read)()
 
@@ -785,25 +786,24 @@ def test_a_corrupt_row_in_a_list_of_conversations_is_named_too(sqlite_store: SQL
 def test_a_row_that_breaks_g1_is_corrupt_even_if_the_database_let_it_pass(sqlite_store: SQLStore) -> None:
     """Constraints can be switched off."""
     committed(sqlite_store, begin)
-    sqlite_store._dialect.database.execute_sql("PRAGMA ignore_check_constraints = 1")
-    sqlite_store._dialect.database.execute_sql("UPDATE conversation SET session_id = 's'")
+    sqlite_store.dialect.database.execute_sql("PRAGMA ignore_check_constraints = 1")
+    sqlite_store.dialect.database.execute_sql("UPDATE conversation SET session_id = 's'")
     with pytest.raises(CorruptRecord, match="of table conversation"):
         sqlite_store.load("k")
 
 
 def plans(statements: Statements, database: SqliteDatabase) -> Iterator[tuple[str, str]]:
     """How SQLite runs each statement."""
-    named = {name: value for name, value in vars(statements).items() if hasattr(value, "sql")}
-    for name, statement in {**named, **statements.page}.items():
+    for name, statement in statements.named().items():
         found = database.execute_sql(f"EXPLAIN QUERY PLAN {statement.sql}", [1] * len(statement.names)).fetchall()
         yield name, " / ".join(row[3] for row in found)
 
 
 def test_no_statement_scans_a_table_or_sorts(sqlite_store: SQLStore) -> None:
     """So that the cost of a turn does not grow."""
-    for name, plan in plans(sqlite_store._sql, sqlite_store._dialect.database):
+    for name, plan in plans(sqlite_store.transactions.sql, sqlite_store.dialect.database):
         assert "TEMP B-TREE" not in plan, (name, plan)
-        assert "SCAN" not in plan, (name, plan)
+        assert "SCAN" not in plan or name == "count", (name, plan)
 
 
 def test_no_statement_scans_a_table_or_sorts_on_postgresql(postgresql_url: str) -> None:
@@ -811,13 +811,13 @@ def test_no_statement_scans_a_table_or_sorts_on_postgresql(postgresql_url: str) 
     with SQLStore(postgresql_url) as store, psycopg.connect(postgresql_url, autocommit=True) as connection:
         connection.execute("SET enable_seqscan = off")
         connection.execute("SET plan_cache_mode = force_generic_plan")  # as if the values were not known
-        found = {name: one for name, one in vars(store._sql).items() if isinstance(one, Statement)} | store._sql.page
-        for name, statement in found.items():
+        for name, statement in store.transactions.sql.named().items():
             places = itertools.count(1)
             sql = re.sub("%s", lambda _: f"${next(places)}", statement.sql)  # noqa: B023  # it is called at once
             connection.execute(f"PREPARE one AS {sql}")
             values = ", ".join(["NULL"] * len(statement.names))
-            plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN EXECUTE one({values})"))
+            execute = f"one({values})" if values else "one"
+            plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN EXECUTE {execute}"))
             connection.execute("DEALLOCATE one")
             assert "Seq Scan" not in plan, (name, plan)
             assert "Sort" not in plan, (name, plan)
@@ -848,7 +848,7 @@ def test_of_many_steps_each_stands_for_itself(url: str, options: dict[str, Any])
         assert str(outcomes[4]).startswith(
             "conversation 'd': the database can't be used (KeyError); nothing of this step"
         )
-        assert "conversation 'b': somebody else began it first" in str(outcomes[2])
+        assert "conversation 'b': another writer began it first" in str(outcomes[2])
         assert "conversation 'c': the database can't be used (IntegrityError: a row was refused)" in str(outcomes[3])
         assert "nothing of this step was stored" in str(outcomes[3])
         assert isinstance(outcomes[3].__cause__, IntegrityError)
@@ -901,14 +901,15 @@ def test_no_statement_is_prepared_twice(sqlite_store: SQLStore) -> None:
         provider.forget()
         assert manager.send(key, "and again").healed
         manager.reset(key)
-        for read in (manager.history, manager.turns, manager.sessions, manager.transitions):
+        talks = manager.conversations
+        for read in (talks.messages, talks.turns, talks.sessions, talks.transitions):
             read(key, limit=2)
         manager.conversations.list(limit=2)
         manager.recover()
-        sqlite_store._transactions.together([begin(Conversation(f"{key} too", len(prepared) + 7, NOW, NOW))])
+        sqlite_store.transactions.together([begin(Conversation(f"{key} too", len(prepared) + 7, NOW, NOW))])
 
     prepared: list[tuple[Any, ...]] = []
-    connection = sqlite_store._dialect.database.connection()
+    connection = sqlite_store.dialect.database.connection()
     connection.set_authorizer(lambda *asked: prepared.append(asked) or sqlite3.SQLITE_OK)
     everything_once("a")
     once = len(prepared)

@@ -92,16 +92,16 @@ def test_a_key_that_can_not_be_read_is_a_store_error(url: str) -> None:
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
 def test_what_ends_a_program_passes_and_the_transaction_is_rolled_back(url: str, error: type[BaseException]) -> None:
     with SQLStore(url) as store:
-        run = store._dialect.run
+        run = store.dialect.run
 
         def interrupted(writes: Any) -> Any:
             run(writes)
             raise error
 
-        store._dialect.run = interrupted  # type: ignore[method-assign]
+        store.dialect.run = interrupted  # type: ignore[method-assign]
         with pytest.raises(error):
             store.commit(begin(NEW))
-        store._dialect.run = run  # type: ignore[method-assign]
+        store.dialect.run = run  # type: ignore[method-assign]
         assert store.load("k") is None
         store.commit(begin(NEW))
 
@@ -110,7 +110,7 @@ def test_what_ends_a_program_passes_and_the_transaction_is_rolled_back(url: str,
 def test_a_commit_that_is_cut_off_by_a_signal_handler_is_not_said_to_have_stored_nothing(url: str, when: str) -> None:
     """The handler's exception says nothing about the commit; the caller is told to look."""
     with SQLStore(url, group_commit=False) as store:
-        dialect: Any = store._dialect
+        dialect: Any = store.dialect
         target, name = (dialect.database, "execute_sql") if "postgresql" in url else (Cut(dialect), "execute")
         execute = getattr(target, name)
 
@@ -149,12 +149,12 @@ class Cut:
 def test_a_connection_that_can_not_even_roll_back_is_given_up(sqlite_url: str) -> None:
     with SQLStore(sqlite_url) as store:
         store.load("k")
-        connection = store._dialect.connections.mine.cursor.connection  # type: ignore[attr-defined]
+        connection = store.dialect.connections.mine.cursor.connection  # type: ignore[attr-defined]
 
         def refuse() -> None:
             raise sqlite3.OperationalError("no")
 
-        store._dialect.database.rollback = refuse  # type: ignore[method-assign]
+        store.dialect.database.rollback = refuse  # type: ignore[method-assign]
         with pytest.raises(StoreError):
             store.commit(begin(attrs.evolve(NEW, id=2**70)))
         with pytest.raises(sqlite3.ProgrammingError):
@@ -183,7 +183,7 @@ def test_the_memory_of_a_lost_connection_outlives_a_later_retry(sqlite_url: str)
         begun = begin(NEW)
         store.commit(begun)
         step = finish(begun.after, GOOD)
-        dialect: Any = store._dialect
+        dialect: Any = store.dialect
         begin_transaction, is_busy = dialect.begin, dialect.may_retry
         attempts: list[str] = []
 
@@ -203,7 +203,7 @@ def test_the_memory_of_a_lost_connection_outlives_a_later_retry(sqlite_url: str)
 
 def test_after_a_lost_connection_an_error_that_would_come_again_is_not_tried_again(sqlite_url: str) -> None:
     with Losing(sqlite_url, group_commit=False, timeout=30) as store:
-        dialect: Any = store._dialect
+        dialect: Any = store.dialect
         begin_transaction = dialect.begin
         attempts: list[str] = []
 

@@ -50,7 +50,7 @@ def test_the_url_of_a_path_names_that_file(tmp_path: Path, name: str) -> None:
 
 def test_a_timeout_in_the_url_goes_before_the_argument(sqlite_url: str) -> None:
     with SQLStore(f"{sqlite_url}?timeout=0.25", timeout=30) as store:
-        assert store._dialect.database.pragma("busy_timeout") == 250
+        assert store.dialect.database.pragma("busy_timeout") == 250
     with SQLStore("sqlite://?timeout=1") as store:
         assert store.load("k") is None
 

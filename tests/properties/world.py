@@ -283,12 +283,12 @@ class RefusingStore(SQLStore):
         refuse = self.refuse_in == 0
         self.refusals += refuse
         self.has_refused = self.has_refused or refuse
-        self._dialect.database.execute_sql(f"PRAGMA query_only = {int(refuse)}")
+        self.dialect.database.execute_sql(f"PRAGMA query_only = {int(refuse)}")
         try:
             super().commit(step)
         finally:
             if refuse:
-                self._dialect.database.execute_sql("PRAGMA query_only = 0")
+                self.dialect.database.execute_sql("PRAGMA query_only = 0")
 
 
 __all__ = ["Asked", "Outcome", "RefusingStore", "World"]

@@ -155,7 +155,7 @@ def test_a_conversation_that_somebody_deleted_is_not_found(store: SQLStore) -> N
     sessions.send("k", "hello")
     with pytest.raises(ConversationNotFound), sessions.stream("k", "again") as turn:
         next(iter(turn))
-        store._dialect.database.execute_sql("DELETE FROM conversation")
+        store.dialect.database.execute_sql("DELETE FROM conversation")
         list(turn)
 
 
@@ -169,7 +169,7 @@ def test_ids_that_are_dead_are_not_marked_again_by_a_late_result(store: SQLStore
     with pytest.raises(TurnSuperseded), slow.stream("k", "slow") as turn:
         next(iter(turn))
         quick.reset("k", force=True)
-        store._dialect.database.execute_sql(
+        store.dialect.database.execute_sql(
             "INSERT INTO dead_id SELECT id, ?, 1, 1 FROM conversation UNION SELECT id, ?, 1, 1 FROM conversation",
             (resumed, named),
         )

@@ -223,7 +223,7 @@ def undo(url: str, version: int) -> None:
     connection = sqlite3.connect(Path(url.removeprefix("sqlite:///")), isolation_level=None)
     connection.executescript(
         "DELETE FROM message WHERE turn = 2; DELETE FROM turn WHERE number = 2;"
-        "UPDATE conversation SET turns = 1, messages = 2, running_turn = NULL, running_owner = NULL, "
+        "UPDATE conversation SET turn_count = 1, message_count = 2, running_turn = NULL, running_owner = NULL, "
         f"running_until = NULL, version = {version}, "
         "updated_at = (SELECT ended_at FROM turn WHERE number = 1);"
     )

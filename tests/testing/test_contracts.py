@@ -21,7 +21,7 @@ from fsm.testing import ConformanceError, Outcome, ReferenceStore, Report, check
 from fsm.testing import store_scripts as s
 from fsm.testing.store_actions import TOUR, Clock, Reset
 from persistence import SQLStore
-from persistence.models import TABLES
+from persistence.schema import TABLES
 from tests.providers.messages_server import Answer, MessagesServer, message, text
 from tests.testing.openers import forgetful, unopenable
 

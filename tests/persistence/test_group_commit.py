@@ -14,7 +14,7 @@ from fsm import Conflict, Conversation, StoreError
 from fsm._core import decisions as decide
 from fsm._core.effects import StartTurn, Step
 from persistence import SQLStore
-from persistence.group_commit import Group
+from persistence.group_commit import GroupCommit
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TIMEOUT = 30.0
@@ -37,19 +37,21 @@ class Listening(SQLStore):
     def __init__(self, url: str, **options: Any) -> None:
         self.heard: list[str] = []
         super().__init__(url, **options)
-        connect = self._dialect.database._connect
+        connect = self.dialect.database._connect
 
         def listen() -> Any:
             connection = connect()
             connection.set_trace_callback(self.heard.append)
             return connection
 
-        self._dialect.database._connect = listen
-        self._dialect.database.close()
+        self.dialect.database._connect = listen
+        self.dialect.database.close()
 
 
 @contextmanager
-def at_once(group: Group, commit: Callable[[Step], None], steps: Sequence[Step]) -> Iterator[list[Exception | None]]:
+def at_once(
+    group: GroupCommit, commit: Callable[[Step], None], steps: Sequence[Step]
+) -> Iterator[list[Exception | None]]:
     """Commit steps in threads, in their order, all while somebody else commits; what came of each."""
     outcomes: list[Exception | None] = [None] * len(steps)
 
@@ -60,7 +62,7 @@ def at_once(group: Group, commit: Callable[[Step], None], steps: Sequence[Step])
             outcomes[place] = error
 
     threads = [threading.Thread(target=work, args=(place,)) for place in range(len(steps))]
-    with group._leading:
+    with group.leading:
         for number, thread in enumerate(threads, start=1):
             thread.start()
             deadline = time.monotonic() + TIMEOUT
@@ -76,8 +78,8 @@ def test_steps_that_come_at_once_share_a_transaction(sqlite_url: str) -> None:
     """And one sync; what is stored is the same."""
     steps = [begin(number) for number in range(1, 11)]
     with Listening(sqlite_url) as store:
-        assert store._transactions.group is not None
-        with at_once(store._transactions.group, store.commit, steps) as outcomes:
+        assert store.transactions.group is not None
+        with at_once(store.transactions.group, store.commit, steps) as outcomes:
             assert outcomes == [None] * 10
         assert store.heard.count("BEGIN IMMEDIATE") == store.heard.count("COMMIT") == 1
         assert [store.load(step.after.key) for step in steps] == [step.after for step in steps]
@@ -91,16 +93,16 @@ def test_a_shared_transaction_is_synced_if_any_of_its_steps_must_be(
 ) -> None:
     """1 is NORMAL, which in WAL mode does not sync; 2 is FULL, which does."""
     with SQLStore(sqlite_url, durability=durability) as store:
-        store._transactions.together([begin(1), begin(2)])
-        assert store._dialect.database.pragma("synchronous") == begun
+        store.transactions.together([begin(1), begin(2)])
+        assert store.dialect.database.pragma("synchronous") == begun
         reset = decide.reset(begin(1).after, reason="r", provider="p", now=NOW, force=True)
-        assert store._transactions.together([begin(3), reset, begin(4)]) == [None] * 3
-        assert store._dialect.database.pragma("synchronous") == ended
+        assert store.transactions.together([begin(3), reset, begin(4)]) == [None] * 3
+        assert store.dialect.database.pragma("synchronous") == ended
 
 
 def test_a_transaction_can_be_shared_on_every_database(store: SQLStore) -> None:
     """Though only a file of SQLite gains by it: a dialect can do all that it promises."""
-    outcomes = store._transactions.together([begin(1), begin(2, key="k1"), begin(3)])
+    outcomes = store.transactions.together([begin(1), begin(2, key="k1"), begin(3)])
     assert [type(outcome) for outcome in outcomes] == [type(None), Conflict, type(None)]
     assert [store.load(key) for key in ("k1", "k3")] == [begin(1).after, begin(3).after]
 
@@ -124,8 +126,8 @@ def test_a_step_that_is_refused_costs_its_neighbours_nothing(sqlite_url: str) ->
     )
     steps = [begin(1), begin(2, key="k1"), doubled, begin(4)]
     with Listening(sqlite_url) as store:
-        assert store._transactions.group is not None
-        with at_once(store._transactions.group, store.commit, steps) as outcomes:
+        assert store.transactions.group is not None
+        with at_once(store.transactions.group, store.commit, steps) as outcomes:
             assert [type(outcome) for outcome in outcomes] == [type(None), Conflict, StoreError, type(None)]
         assert "conversation 'k1'" in str(outcomes[1])
         assert "conversation 'k3'" in str(outcomes[2])
@@ -140,22 +142,22 @@ def test_a_shared_transaction_that_fails_is_done_again_one_by_one(
     """Here the disk is full for it: each caller gets what is its own, and nothing is stored twice or lost."""
 
     def refused(store: SQLStore) -> Any:
-        found = store._transactions._commit_together
+        found = store.transactions._write_together
 
         def together(steps: Sequence[Step]) -> list[Exception | None]:
-            store._dialect.database.execute_sql("PRAGMA query_only = 1")
+            store.dialect.database.execute_sql("PRAGMA query_only = 1")
             try:
                 return found(steps)
             finally:
-                store._dialect.database.execute_sql("PRAGMA query_only = 0")
+                store.dialect.database.execute_sql("PRAGMA query_only = 0")
 
         return together
 
     steps = [begin(1), begin(2, key="k1"), begin(3)]
     with SQLStore(sqlite_url) as store:
-        store._transactions._commit_together = refused(store)  # type: ignore[method-assign]
-        assert store._transactions.group is not None
-        with at_once(store._transactions.group, store.commit, steps) as outcomes:
+        store.transactions._write_together = refused(store)  # type: ignore[method-assign]
+        assert store.transactions.group is not None
+        with at_once(store.transactions.group, store.commit, steps) as outcomes:
             assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Conflict", "NoneType", "NoneType"]
         assert [conversation.key for conversation in store.conversations()] == ["k1", "k3"]
     (record,) = caplog.records
@@ -172,7 +174,7 @@ def test_a_lone_step_that_is_refused_is_not_tried_again() -> None:
 
     step = begin(1)
     with pytest.raises(Conflict, match="'k1': no"):
-        Group(alone, lambda steps: []).commit(step)
+        GroupCommit(alone, lambda steps: []).commit(step)
     assert tried == [step]
 
 
@@ -180,7 +182,7 @@ def test_memory_has_no_use_for_it_and_a_file_may_do_without(sqlite_url: str) -> 
     """There is nothing to sync, or nothing is to be shared."""
     for url, group_commit in (("sqlite:///:memory:", True), (sqlite_url, False)):
         with SQLStore(url, group_commit=group_commit) as store:
-            assert store._transactions.group is None
+            assert store.transactions.group is None
             store.commit(begin(1))
             assert store.load("k1") == begin(1).after
 
@@ -188,8 +190,8 @@ def test_memory_has_no_use_for_it_and_a_file_may_do_without(sqlite_url: str) -> 
 def test_more_than_fit_into_one_transaction_take_several(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("persistence.group_commit.MOST", 3)
     with Listening(sqlite_url) as store:
-        assert store._transactions.group is not None
-        with at_once(store._transactions.group, store.commit, [begin(number) for number in range(1, 8)]) as outcomes:
+        assert store.transactions.group is not None
+        with at_once(store.transactions.group, store.commit, [begin(number) for number in range(1, 8)]) as outcomes:
             assert outcomes == [None] * 7
         assert store.heard.count("COMMIT") == 3
 
@@ -203,7 +205,7 @@ def test_an_error_of_a_leader_is_its_own_and_those_who_follow_lead_themselves() 
             raise StoreError("no", "k1")
         committed.append(step)
 
-    group = Group(alone, lambda steps: [None for _ in steps])
+    group = GroupCommit(alone, lambda steps: [None for _ in steps])
     with pytest.raises(StoreError, match="no"):
         group.commit(begin(1))
     group.commit(begin(2))
@@ -214,8 +216,8 @@ def test_an_error_of_a_leader_is_its_own_and_those_who_follow_lead_themselves() 
 def test_a_child_process_does_not_wait_for_a_lock_that_a_thread_of_its_parent_holds(sqlite_url: str) -> None:
     """The thread that holds it is not in the child."""
     with SQLStore(sqlite_url) as store:
-        assert store._transactions.group is not None
-        with store._transactions.group._leading:
+        assert store.transactions.group is not None
+        with store.transactions.group.leading:
             child = os.fork()
             if not child:
                 try:
@@ -231,4 +233,4 @@ def test_memory_and_postgresql_have_no_use_for_it(postgresql_url: str) -> None:
     """The one has nothing to sync, the other does it by itself."""
     for url in ("sqlite:///:memory:", postgresql_url):
         with SQLStore(url) as store:
-            assert store._transactions.group is None
+            assert store.transactions.group is None

@@ -1,4 +1,4 @@
-"""What is told of an error: as an error of this library, without values of rows and without the password of a URL."""
+"""Errors of a database as errors of this library, without values of rows and without the password of a URL."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Iterator
 from peewee import DataError, IntegrityError, PeeweeException
 
 from fsm.errors import FSMError, StoreError
-from persistence.dialects import CommitCutOff, Dialect
+from persistence.dialects.base import CommitCutOff, Dialect
 
-__all__ = ["told"]
+__all__ = ["as_library_error"]
 
 NOTHING = "nothing of this step was stored"
 LOOK = "load the conversation to see what was stored"
 
 
-def told(error: Exception, key: str | None, dialect: Dialect) -> FSMError:
-    """Return what came up while a database was used as an error of this library.
+def as_library_error(error: Exception, key: str | None, dialect: Dialect) -> FSMError:
+    """Return an exception that came up while a database was used as an error of this library.
 
-    It is to be raised where no exception is being handled, so that it brings none along but its cause.
+    Raise it where no exception is being handled, so that it brings none along but its cause.
 
     Args:
         error: what was raised.
@@ -26,8 +26,7 @@ def told(error: Exception, key: str | None, dialect: Dialect) -> FSMError:
         dialect: the database.
     """
     if isinstance(error, FSMError):
-        error.key = error.key or key
-        return error
+        return error if error.key is not None else error.completed(key=key)
     if isinstance(error, MemoryError):  # how Python's driver tells that SQLite has none
         story = StoreError(f"the database has run out of memory; {NOTHING}", key)
     else:
