@@ -147,7 +147,7 @@ class AsyncSessionManager:
             observers=observers,
             clock=clock,
         )
-        self._adapter = LoopAdapter(provider, threads=threads, max_turns=max_turns)
+        self._adapter = LoopAdapter(store, provider, threads=threads, max_turns=max_turns)
         self._engine = Engine(store, self._adapter, settings)
         talks = Conversations.of(self._engine.commands, observers)
         self._conversations = AsyncConversations.of(talks, store, self._adapter)

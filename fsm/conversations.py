@@ -13,6 +13,7 @@ from typing import Self
 from fsm._runtime.adapters import Adapter
 from fsm._runtime.commands import Commands
 from fsm._runtime.observers import Observer, tell_observers
+from fsm._runtime.scripts import run_alone
 from fsm._runtime.settings import check_store, utc_now
 from fsm._runtime.store_access import StoreErrors
 from fsm._runtime.worker import Worker
@@ -125,7 +126,7 @@ class Conversations:
             InvalidInput: the reason is not a line of text.
             StoreError: the store refused. Nothing was written.
         """
-        step = self._commands.reset(key, reason=reason, force=force)
+        step = run_alone(self._commands.store, self._commands.reset(key, reason=reason, force=force))
         tell_observers(self._observers, step)
         return step.after
 
@@ -168,7 +169,7 @@ class AsyncConversations:
         self, store: Store, *, observers: Collection[Observer] = (), clock: Callable[[], datetime] = utc_now
     ) -> None:
         self._talks = Conversations(store, observers=observers, clock=clock)
-        self._adapter = _loop_adapter()
+        self._adapter = _loop_adapter(store)
 
     @classmethod
     def of(cls, talks: Conversations, store: Store, adapter: Adapter) -> Self:
@@ -219,8 +220,8 @@ class AsyncConversations:
         return await self._adapter.call(self._talks.recover)
 
 
-def _loop_adapter() -> Adapter:
+def _loop_adapter(store: Store) -> Adapter:
     """Return the way of an event loop; it is imported when it is needed, because anyio takes long to import."""
     from fsm._runtime.loop_adapters import LoopAdapter
 
-    return LoopAdapter(None, threads=16)
+    return LoopAdapter(store, None, threads=16)

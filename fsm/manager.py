@@ -138,7 +138,7 @@ class SessionManager:
             observers=observers,
             clock=clock,
         )
-        self._engine = Engine(store, InlineAdapter(provider), settings)
+        self._engine = Engine(store, InlineAdapter(store, provider), settings)
         self._conversations = Conversations.of(self._engine.commands, observers)
         self._shown = f"<{type(self).__name__} of {settings.provider!r} on {store!r}>"
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import partial
+from operator import attrgetter
 from typing import Any, TypeAlias, TypeVar
 
 from attrs import fields, frozen
@@ -19,18 +20,16 @@ from fsm import Conversation, Message, Result, Running, Session, State, Transiti
 from fsm.errors import CorruptRecord
 from fsm.store import (
     AddMessage,
-    BindSession,
     CloseSession,
     Effect,
     EndTurn,
-    ExtendTurn,
     LogTransition,
-    MarkSessionDead,
     OpenSession,
     StartTurn,
+    Step,
 )
 
-__all__ = ["Row", "Values", "created", "micros", "moved", "read", "values_of"]
+__all__ = ["Row", "Values", "effect_row", "micros", "read", "step_row"]
 
 R = TypeVar("R", Conversation, Session, Turn, Message, Transition)
 
@@ -124,83 +123,122 @@ CODECS: Mapping[str, Codec] = {
     "trigger": Codec(_name, Trigger),
     "errors": Codec(_json, _list),
     "content": Codec(_json, _blocks),
+    "running_turn": Codec(attrgetter("turn"), int),
+    "running_owner": Codec(attrgetter("owner"), str),
+    "running_until": Codec(lambda running: micros(running.until), _time),
+    "seen": TIME,
 }
-"""How the columns of these names are written and read; all others hold the attribute's value itself."""
+"""How the values of these names are written and read; all others are the attribute's value itself."""
 
 RUNNING = ("running_turn", "running_owner", "running_until")
 """The columns that hold the one :class:`~fsm.Running` of a conversation."""
 
 
-@cache
-def _writers(record: Any) -> tuple[tuple[str, Callable[[Any], Any] | None], ...]:
-    """Return the attributes of a class, each with what writes it, or None if it is written as it is."""
-    return tuple((field.name, CODECS[field.name].write if field.name in CODECS else None) for field in fields(record))
-
-
-def _columns(record: Any) -> Values:
-    """Return the columns of a record, by their names. A statement takes the columns that it has."""
-    values = {}
-    for name, write in _writers(record.__class__):
-        value = getattr(record, name)
-        values[name] = value if write is None or value is None else write(value)
-    return values
-
-
 # Writing
 
-
-def created(after: Conversation) -> Values:
-    """Return the row of a conversation."""
-    running = after.running
-    held = (None, None, None) if running is None else (running.turn, running.owner, micros(running.until))
-    return {**_columns(after), **dict(zip(RUNNING, held, strict=True))}
-
-
-def moved(before: Conversation, after: Conversation) -> Values:
-    """Return the row of a conversation after a step, and the guard: the version and the time of the commit before.
-
-    The time matters because a server that crashes forgets commits that it was not told to sync. What is committed in
-    their place has the same versions.
-    """
-    return {**created(after), "expected": before.version, "seen": micros(before.updated_at)}
-
-
-def _ended(end: EndTurn) -> Values:
-    """Return what its end changes in the row of a turn."""
-    reported = _columns(end.result or NO_RESULT)
-    return {**reported, **_columns(end), "ended_at": micros(end.at), **({} if end.result else UNREPORTED)}
-
-
-NO_RESULT = Result()
-UNREPORTED = {"subtype": None}
-"""The columns of a turn without a result that differ from those of an empty result."""
-
-VALUES: Mapping[type, Callable[[Any], Values]] = {
-    AddMessage: lambda added: _columns(added.message),
-    StartTurn: lambda started: _columns(started.turn),
-    EndTurn: _ended,
-    LogTransition: lambda logged: _columns(logged.transition),
-    OpenSession: lambda opened: _columns(opened.session),
-    BindSession: _columns,
-    CloseSession: lambda closed: {
-        "number": closed.number,
-        "closed_at": micros(closed.at),
-        "closed_reason": closed.reason,
-    },
-    MarkSessionDead: _columns,
-    ExtendTurn: _columns,
+RECORDS: Mapping[type, str] = {
+    AddMessage: "message",
+    StartTurn: "turn",
+    LogTransition: "transition",
+    OpenSession: "session",
 }
-"""The columns that an effect writes."""
+"""The attribute of an effect that holds the record to insert; the other effects hold the columns themselves."""
+
+RENAMED: Mapping[type, Mapping[str, str]] = {
+    EndTurn: {"ended_at": "at"},
+    CloseSession: {"closed_at": "at", "closed_reason": "reason"},
+}
+"""The columns that are named otherwise than the attributes of their effect."""
+
+UNREPORTED: Mapping[str, Any] = {"is_error": False, "errors": "[]"}
+"""The columns of the result of a turn that has none, if they are not NULL."""
+
+GUARD = {"expected": "before.version", "seen": "before.updated_at"}
+"""The values that a step compares with the row of its conversation: the version and the time of the commit before.
+
+The time matters because a server that crashes forgets commits that it was not told to sync. What is committed in their
+place has the same versions."""
 
 
-def values_of(conversation: int, effect: Effect) -> Values:
-    """Return the columns that an effect writes, by their names.
+@frozen
+class _Source:
+    """Where the value of a column comes from.
+
+    Attributes:
+        path: the attributes to follow.
+        write: makes the column's value, or None if it is the attribute's.
+        null: the column's value for None.
+    """
+
+    path: str
+    write: Callable[[Any], Any] | None = None
+    null: Any = None
+
+
+def _of_step(name: str) -> _Source:
+    path = GUARD.get(name, "after.running" if name in RUNNING else f"after.{name}")
+    return _Source(path, _writer(name))
+
+
+def _of_effect(effect: type, name: str) -> _Source:
+    if effect is EndTurn and name in REPORTED:
+        return _Source("result", partial(_reported, name, _writer(name)), UNREPORTED.get(name))
+    attribute = RENAMED.get(effect, {}).get(name, name)
+    record = RECORDS.get(effect)
+    return _Source(f"{record}.{attribute}" if record else attribute, _writer(name))
+
+
+def _writer(name: str) -> Callable[[Any], Any] | None:
+    return CODECS[name].write if name in CODECS else None
+
+
+REPORTED = frozenset(field.name for field in fields(Result))
+"""The columns of a turn that hold its result."""
+
+
+def _reported(name: str, write: Callable[[Any], Any] | None, result: Result) -> Any:
+    value = getattr(result, name)
+    return value if write is None or value is None else write(value)
+
+
+def step_row(names: Sequence[str]) -> Callable[[Step], Row]:
+    """Return a function that makes of a step the values for the row of its conversation.
 
     Args:
-        conversation: the conversation's id.
-        effect: the effect.
+        names: the columns, and ``expected`` and ``seen`` for the guard; in the order of the values.
     """
-    return {"conversation": conversation, **VALUES[type(effect)](effect)}
+    return _row([_of_step(name) for name in names])
+
+
+def effect_row(effect: type, names: Sequence[str]) -> Callable[[Effect, int], Row]:
+    """Return a function that makes of an effect, and the id of its conversation, the values for its row.
+
+    Args:
+        effect: the class of the effect.
+        names: the columns, in the order of the values.
+    """
+    at = names.index("conversation")
+    row = _row([_of_effect(effect, name) for name in names if name != "conversation"])
+
+    def with_conversation(effect: Effect, conversation: int) -> Row:
+        values = row(effect)
+        values.insert(at, conversation)
+        return values
+
+    return with_conversation
+
+
+def _row(sources: Sequence[_Source]) -> Callable[[Any], list[Any]]:
+    values_in = attrgetter(*(source.path for source in sources))
+    written = [(at, source.write, source.null) for at, source in enumerate(sources) if source.write is not None]
+
+    def row(thing: Any) -> list[Any]:
+        values = list(values_in(thing))
+        for at, write, null in written:
+            values[at] = null if values[at] is None else write(values[at])
+        return values
+
+    return row
 
 
 # Reading
@@ -208,7 +246,7 @@ def values_of(conversation: int, effect: Effect) -> Values:
 
 def _conversation(values: Values) -> Conversation:
     turn, owner, until = (values.pop(name) for name in RUNNING)
-    running = None if turn is None else Running(turn, owner, _time(until))
+    running = None if turn is None else Running(turn, owner, until)
     conversation = Conversation(running=running, **values)
     if (conversation.state is State.ACTIVE) != (conversation.session_id is not None):
         raise ValueError(f"state {conversation.state.value} does not go with what it holds (G1)")
@@ -233,13 +271,16 @@ def read(record: type[R], columns: Sequence[str], rows: Sequence[Row], key: str 
     """
     kind: Any = record
     make: Callable[[Values], Any] = MAKERS.get(kind, lambda values: kind(**values))
-    readers = [(name, CODECS[name].read if name in CODECS else None) for name in columns]
+    coded = [(name, CODECS[name]) for name in columns if name in CODECS]
     records = []
     for row in rows:
-        values: Values = {"key": key} if kind is Transition else {}
+        values: Values = dict(zip(columns, row, strict=True))
         try:
-            for (name, reader), value in zip(readers, row, strict=True):
-                values[name] = value if reader is None or value is None else reader(value)
+            for name, codec in coded:
+                if values[name] is not None:
+                    values[name] = codec.read(values[name])
+            if kind is Transition:
+                values["key"] = key
             values.pop("conversation", None)
             records.append(make(values))
         except (ValueError, TypeError, OverflowError) as error:

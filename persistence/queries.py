@@ -26,7 +26,7 @@ from fsm.store import (
     StartTurn,
     Step,
 )
-from persistence.mapping import Row, Values, created, moved, values_of
+from persistence.mapping import Row, effect_row, step_row
 from persistence.schema import Conversation, DeadId, Message, Session, Transition, Turn
 
 __all__ = ["COLUMNS", "Statement", "Statements", "Write"]
@@ -230,6 +230,11 @@ class Statements:
             **{effect: self._compiled(_insert(model)) for effect, model in INSERTS.items()},
             **{effect: self._compiled(query, expect_one_row=True) for effect, query in _updates().items()},
         }
+        self._create = self.create, step_row(self.create.names)
+        self._move = self.move, step_row(self.move.names)
+        self._effects = {
+            effect: (statement, effect_row(effect, statement.names)) for effect, statement in self.effects.items()
+        }
         self.reads = {name: self._compiled(query) for name, query in _reads().items()}
 
     def named(self) -> Mapping[str, Statement]:
@@ -239,18 +244,14 @@ class Statements:
 
     def writes(self, step: Step) -> list[Write]:
         """Return what a step writes, in order; the first is its guard."""
-        before, after = step.before, step.after
-        guard, values = (self.move, moved(before, after)) if before.version else (self.create, created(after))
-        return [
-            _bound(guard, values),
-            *(_bound(self.effects[type(effect)], values_of(after.id, effect)) for effect in step.effects),
-        ]
+        guard, row = self._move if step.before.version else self._create
+        written: list[Write] = [(guard, row(step))]
+        for effect in step.effects:
+            statement, row_of = self._effects[type(effect)]
+            written.append((statement, row_of(effect, step.after.id)))
+        return written
 
     def _compiled(self, query: Query, *, expect_one_row: bool = False) -> Statement:
         sql, values = self._database.get_sql_context().sql(query).query()
         names = tuple(place.name for place in values)
         return Statement(sql=sql, names=names, expect_one_row=expect_one_row)
-
-
-def _bound(statement: Statement, values: Values) -> Write:
-    return statement, statement.bind(values)

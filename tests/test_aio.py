@@ -31,6 +31,7 @@ from fsm import (
 from fsm._runtime.adapters import OnFailure, ProviderEvents
 from fsm._runtime.engine import Engine
 from fsm._runtime.loop_adapters import LoopAdapter
+from fsm._runtime.scripts import Script
 from fsm._runtime.settings import Settings
 from fsm.content import text_block
 from fsm.events import EXPIRED
@@ -405,8 +406,8 @@ class Ticking:
 class Countdown(LoopAdapter):
     """Cancels at the nth thing that is awaited, before or after it is done."""
 
-    def __init__(self, provider: Any, at: int, cancels: list[Callable[[], None]]) -> None:
-        super().__init__(provider, threads=4, max_turns=4)
+    def __init__(self, store: SQLStore, provider: Any, at: int, cancels: list[Callable[[], None]]) -> None:
+        super().__init__(store, provider, threads=4, max_turns=4)
         self.left = at
         self._cancels = cancels
 
@@ -418,6 +419,12 @@ class Countdown(LoopAdapter):
     async def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self._tick()
         result = await super().call(function, *args, **kwargs)
+        self._tick()
+        return result
+
+    async def run(self, script: Script[Any]) -> Any:
+        self._tick()
+        result = await super().run(script)
         self._tick()
         return result
 
@@ -433,7 +440,7 @@ async def cancelled_at(
     provider = Polite(ANSWER, DEAD, ANSWER, ANSWER)
     await AsyncSessionManager(store, provider).send(key, "hello")
     cancels: list[Callable[[], None]] = []
-    countdown = Countdown(provider, at, cancels)
+    countdown = Countdown(store, provider, at, cancels)
     engine = Engine(store, countdown, Settings.of(store, provider, ("astream",)))
 
     async def send() -> None:

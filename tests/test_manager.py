@@ -874,8 +874,7 @@ def test_two_janitors_do_not_get_in_each_others_way(url: str) -> None:
 @pytest.mark.parametrize("broken_from", [1, 2])
 def test_a_store_that_always_conflicts_is_given_up(url: str, broken_from: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its own error, at the turn's beginning or at its end."""
-    monkeypatch.setattr("fsm._runtime.engine.TRIES", 3)
-    monkeypatch.setattr("fsm._runtime.turn_commits.TRIES", 3)
+    monkeypatch.setattr("fsm._runtime.scripts.TRIES", 3)
 
     class Stubborn(SQLStore):
         commits = 0

@@ -14,7 +14,9 @@ from typing import ParamSpec, Protocol, TypeVar
 
 from fsm._runtime.leftovers import LEFTOVERS
 from fsm._runtime.presence import KEEPER, Lease
+from fsm._runtime.scripts import Script, run_alone
 from fsm.provider import Provider, Request
+from fsm.store import Store
 
 __all__ = ["END", "Adapter", "InlineAdapter", "OnFailure", "ProviderEvents", "SyncStream"]
 
@@ -63,10 +65,14 @@ class Adapter(Protocol):
         return time.monotonic()
 
     async def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call a function that blocks while it uses the store, without blocking an event loop.
+        """Call a function that reads the store, without blocking an event loop.
 
         If the caller is cancelled, the function still runs to its end before the cancellation goes on.
         """
+        ...
+
+    async def run(self, script: Script[R]) -> R:
+        """Run a script on the store, likewise."""
         ...
 
     def events(self, request: Request) -> ProviderEvents:
@@ -143,14 +149,19 @@ class InlineAdapter(Adapter):
     """Everything happens in the caller's thread.
 
     Args:
+        store: where the conversations are.
         provider: the AI.
     """
 
-    def __init__(self, provider: Provider) -> None:
+    def __init__(self, store: Store, provider: Provider) -> None:
+        self._store = store
         self._provider = provider
 
     async def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return function(*args, **kwargs)
+
+    async def run(self, script: Script[R]) -> R:
+        return run_alone(self._store, script)
 
     def events(self, request: Request) -> ProviderEvents:
         return _InlineEvents(SyncStream(self._provider, request))

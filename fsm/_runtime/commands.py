@@ -1,4 +1,4 @@
-"""The commands that need no AI: load, reset, recover. Everything here blocks while it uses the store."""
+"""The commands that need no AI: load, reset, recover."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ from fsm._core import decisions as decide
 from fsm._core.effects import Step
 from fsm._core.validation import check_key, check_reason
 from fsm._runtime.log import LOGGER
+from fsm._runtime.scripts import Script, retried, run_alone
 from fsm._runtime.store_access import StoreErrors
 from fsm._runtime.worker import Worker
 from fsm.errors import Conflict, ConversationNotFound
 from fsm.records import Conversation
 from fsm.store import Store
 
-__all__ = ["TRIES", "Commands"]
-
-TRIES = 1000
-"""How often a decision is made again because another writer was first; each time another writer got on."""
+__all__ = ["Commands"]
 
 
 class Commands:
@@ -48,7 +46,7 @@ class Commands:
             raise ConversationNotFound("there is none of this key; a conversation begins with its first message", key)
         return conversation
 
-    def reset(self, key: str, *, reason: str, force: bool, provider: str | None = None) -> Step:
+    def reset(self, key: str, *, reason: str, force: bool, provider: str | None = None) -> Script[Step]:
         """Start over with a new session.
 
         Args:
@@ -59,7 +57,8 @@ class Commands:
         """
         check_key(key)
         check_reason(reason, key)
-        for _ in range(TRIES):
+
+        def attempt(_: int) -> Script[Step]:
             conversation = self.load(key)
             step = decide.reset(
                 conversation,
@@ -69,25 +68,25 @@ class Commands:
                 force=force,
                 abandoned=self.worker.has_abandoned(conversation),
             )
-            try:
-                with StoreErrors(key, step):
-                    self.store.commit(step)
-            except Conflict as error:
-                conflict = error
-            else:
-                fields = {"conversation": key, "session": step.after.session_number, "reason": reason}
-                LOGGER.info("session.reset_completed", extra=fields)
-                return step
-        raise conflict
+            yield step
+            return step
+
+        step = yield from retried(attempt)
+        fields = {"conversation": key, "session": step.after.session_number, "reason": reason}
+        LOGGER.info("session.reset_completed", extra=fields)
+        return step
 
     def recover(self) -> list[Step]:
-        """End the running turns whose owner is gone or whose lease is over (G9); any number of workers may do it."""
+        """End the running turns whose owner is gone or whose lease is over (G9); any number of workers may do it.
+
+        This blocks until all of them are ended.
+        """
         steps: list[Step] = []
         after: Conversation | None = None
         while page := self._running(after):
             for conversation in page:
                 try:
-                    step = self.expire_lease(conversation)
+                    step = run_alone(self.store, self.expire_lease(conversation))
                 except Conflict:
                     continue  # another worker saw to it
                 steps += [] if step is None else [step]
@@ -98,14 +97,12 @@ class Commands:
         with StoreErrors(None):
             return list(self.store.running(after=after))
 
-    def expire_lease(self, conversation: Conversation) -> Step | None:
+    def expire_lease(self, conversation: Conversation) -> Script[Step | None]:
         """End the running turn if its owner is gone or its lease is over; return None if it is not."""
         abandoned = self.worker.has_abandoned(conversation)
         step = decide.expire_lease(conversation, now=self._clock(), abandoned=abandoned)
-        if step is None:
-            return None
-        with StoreErrors(conversation.key, step):
-            self.store.commit(step)
-        fields = {"conversation": conversation.key, "turn": conversation.turn_count}
-        LOGGER.warning("turn.recover_completed", extra=fields)
+        if step is not None:
+            yield step
+            fields = {"conversation": conversation.key, "turn": conversation.turn_count}
+            LOGGER.warning("turn.recover_completed", extra=fields)
         return step

@@ -6,13 +6,12 @@ asynchronous manager awaits them on its loop. Batch is stream read to its end. S
 differ (G12).
 
 An :class:`Engine` begins turns. Once begun, a turn runs by itself (:mod:`fsm._runtime.turn_runner`) and never calls
-back. The work on the store is in blocking functions, each of which the adapter calls as a whole.
+back. The work on the store is in scripts, each of which the adapter runs as a whole (:mod:`fsm._runtime.scripts`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -22,11 +21,12 @@ from fsm._core import decisions as decide
 from fsm._core.effects import Step
 from fsm._core.validation import check_key, json_object, new_id
 from fsm._runtime.adapters import Adapter
-from fsm._runtime.commands import TRIES, Commands
+from fsm._runtime.commands import Commands
 from fsm._runtime.log import LOGGER
 from fsm._runtime.observers import tell_observers
 from fsm._runtime.replay import ReplayedTurn, stored_reply
 from fsm._runtime.requests import Requests
+from fsm._runtime.scripts import Script, retried
 from fsm._runtime.settings import Settings
 from fsm._runtime.store_access import StoreErrors
 from fsm._runtime.turn_commits import TurnCommits
@@ -163,9 +163,11 @@ class Engine:
             raise error.completed(key=key) from error.__cause__
         return _Question(key=key, content=blocks, idempotency_key=idempotency_key, metadata=json_object(metadata, key))
 
-    # What blocks
+    # On the store
 
-    def _begin(self, question: _Question, begun: list[TurnRunner]) -> tuple[TurnRunner | ReplayedTurn, Step | None]:
+    def _begin(
+        self, question: _Question, begun: list[TurnRunner]
+    ) -> Script[tuple[TurnRunner | ReplayedTurn, Step | None]]:
         """Load, decide and commit; if another writer was first, do it again.
 
         Args:
@@ -175,13 +177,14 @@ class Engine:
         Returns:
             The turn, and the step that began it; None for a turn that is replayed.
         """
-        for _ in range(TRIES):
+
+        def attempt(_: int) -> Script[tuple[TurnRunner | ReplayedTurn, Step | None]]:
             with StoreErrors(question.key):
                 conversation = self._store.load(question.key) or self._new(question.key)
             known = self._known_turn(conversation, question.idempotency_key)
             if known is not None and known.status is TurnStatus.RUNNING:
-                self._expire(conversation, known)
-                continue
+                yield from self._expire(conversation, known)
+                raise Conflict("the turn with the same idempotency key has ended", question.key)
             if known is not None:
                 return self._replayed(conversation, known, question.content), None
             step = self._decided(conversation, question)
@@ -189,17 +192,14 @@ class Engine:
             self.worker.add(turn)
             begun.append(turn)
             try:
-                with StoreErrors(question.key, step):
-                    self._store.commit(step)
-            except FSMError as error:
+                yield step
+            except FSMError:
                 begun.remove(turn)
                 self.worker.remove(turn)
-                if not isinstance(error, Conflict):
-                    raise
-                conflict = error
-            else:
-                return turn, step
-        raise conflict
+                raise
+            return turn, step
+
+        return retried(attempt)
 
     def _decided(self, conversation: Conversation, question: _Question) -> Step:
         return decide.begin(
@@ -236,19 +236,18 @@ class Engine:
         with StoreErrors(conversation.key):
             return self._store.turn_by_idempotency_key(conversation, idempotency_key)
 
-    def _expire(self, conversation: Conversation, known: Turn) -> None:
+    def _expire(self, conversation: Conversation, known: Turn) -> Script[None]:
         """End a running turn with the same idempotency key if its owner is gone.
 
         Raises:
             ConversationBusy: its owner is not gone.
         """
-        with suppress(Conflict):
-            if self.commands.expire_lease(conversation) is None:
-                raise ConversationBusy(
-                    f"turn {known.number} with the same idempotency key is still running; wait for it "
-                    '(on_busy="wait") and its reply is returned',
-                    conversation.key,
-                )
+        if (yield from self.commands.expire_lease(conversation)) is None:
+            raise ConversationBusy(
+                f"turn {known.number} with the same idempotency key is still running; wait for it "
+                '(on_busy="wait") and its reply is returned',
+                conversation.key,
+            )
 
     def _replayed(self, conversation: Conversation, known: Turn, content: tuple[Block, ...]) -> ReplayedTurn:
         """Return the stored turn that has this idempotency key (G13)."""

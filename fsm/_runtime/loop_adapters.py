@@ -7,11 +7,10 @@ manager, at once or one after the other.
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any, Generic, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import anyio
 import anyio.to_thread
@@ -19,8 +18,11 @@ from anyio.lowlevel import current_token
 from attrs import define, field
 
 from fsm._runtime.adapters import END, Adapter, OnFailure, ProviderEvents, SyncStream
+from fsm._runtime.hops import Hops
 from fsm._runtime.per_loop import PerLoop
+from fsm._runtime.scripts import Script
 from fsm.provider import AsyncProvider, Provider, Request
+from fsm.store import Store
 
 __all__ = ["LoopAdapter"]
 
@@ -33,73 +35,42 @@ LEFTOVER = 10.0
 MOMENT = 0.5
 """The seconds that a turn waits for that, so that an event loop which ends right afterwards leaves nothing open."""
 
-LOOK = 0.002
-"""The seconds between two looks at a call that goes on in its thread although its caller was cancelled."""
-
 
 @define(eq=False)
 class _OfLoop:
     """What belongs to one event loop. Only that loop touches it.
 
     Attributes:
-        store_threads: the number of threads that may call the store at once.
+        hops: the calls of the store.
         provider_threads: the number of threads that may read a synchronous provider at once.
         places: the number of turns that may run at once.
         tasks: the tasks that close leftovers; asyncio itself keeps no task alive.
     """
 
-    store_threads: anyio.CapacityLimiter
+    hops: Hops
     provider_threads: anyio.CapacityLimiter
     places: anyio.Semaphore
     tasks: set[asyncio.Task[None]] = field(factory=set)
-
-
-class _Hop(Generic[R]):
-    """A call in a thread, which either never starts or is waited for."""
-
-    def __init__(self, function: Callable[[], R]) -> None:
-        self._function = function
-        self._lock = threading.Lock()
-        self._may_start = True
-        self._is_done = False
-
-    def run(self) -> R:
-        """Call the function, in the thread."""
-        with self._lock:
-            if not self._may_start:
-                raise asyncio.CancelledError  # nobody waits for it
-            self._may_start = False
-        try:
-            return self._function()
-        finally:
-            self._is_done = True
-
-    async def come_to_its_end(self) -> None:
-        """Wait for the call, whoever cancels its caller, and however often; or see that it never starts."""
-        with self._lock:
-            if self._may_start:
-                self._may_start = False
-                return
-        while not self._is_done:
-            with suppress(asyncio.CancelledError), anyio.CancelScope(shield=True):
-                await anyio.sleep(LOOK)
 
 
 class LoopAdapter(Adapter):
     """The way of an event loop to reach the world.
 
     Args:
+        store: where the conversations are.
         provider: the AI, or None if none is asked.
         threads: the number of threads of each kind in each loop.
         max_turns: the number of turns that may run at once in each loop.
     """
 
-    def __init__(self, provider: AsyncProvider | Provider | None, *, threads: int, max_turns: int = 1) -> None:
+    def __init__(
+        self, store: Store, provider: AsyncProvider | Provider | None, *, threads: int, max_turns: int = 1
+    ) -> None:
         self._provider = provider
         self._is_asynchronous = isinstance(provider, AsyncProvider)
         self._loops: PerLoop[_OfLoop] = PerLoop(
             lambda: _OfLoop(
-                store_threads=anyio.CapacityLimiter(threads),
+                hops=Hops(store, threads=threads),
                 provider_threads=anyio.CapacityLimiter(threads),
                 places=anyio.Semaphore(max_turns),
             )
@@ -111,12 +82,10 @@ class LoopAdapter(Adapter):
         return self._loops.get().places
 
     async def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        hop = _Hop(partial(function, *args, **kwargs))
-        try:
-            return await anyio.to_thread.run_sync(hop.run, limiter=self._loops.get().store_threads)
-        except asyncio.CancelledError:  # `Task.cancel()` is not stopped by the shield of `run_sync`
-            await hop.come_to_its_end()
-            raise
+        return await self._loops.get().hops.call(partial(function, *args, **kwargs))
+
+    async def run(self, script: Script[R]) -> R:
+        return await self._loops.get().hops.run(script)
 
     def events(self, request: Request) -> ProviderEvents:
         if self._is_asynchronous:

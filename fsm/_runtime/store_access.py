@@ -10,7 +10,7 @@ from fsm.errors import FSMError, StoreError
 from fsm.records import Conversation
 from fsm.store import Store
 
-__all__ = ["StoreErrors", "known_dead"]
+__all__ = ["StoreErrors", "as_store_error", "known_dead"]
 
 
 class StoreErrors:
@@ -38,22 +38,34 @@ load the conversation to see what was stored
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if not isinstance(error, Exception):
-            return
-        if isinstance(error, StoreError) or not isinstance(error, FSMError):
-            self._log(error)
-        if not isinstance(error, FSMError):
-            raise StoreError(
-                f"the store raised {type(error).__name__}, which a store should translate; "
-                "load the conversation to see what was stored",
-                self._key,
-            ) from error
+        if isinstance(error, Exception):
+            told = as_store_error(error, self._key, self._step)
+            if told is not error:
+                raise told from error
 
-    def _log(self, error: Exception) -> None:
-        if self._step is not None:
-            name = type(error).__name__ if isinstance(error, FSMError) else StoreError.__name__
-            fields = {"conversation": self._key, "version": self._step.before.version, "error": name}
-            LOGGER.error("store.commit_failed", extra=fields)  # raised to the caller, with its trace
+
+def as_store_error(error: Exception, key: str | None, step: Step | None = None) -> FSMError:
+    """Return what a store has raised as an error of this library, and log a commit that was refused.
+
+    Args:
+        error: what was raised.
+        key: the conversation, or None if the call is about no single one.
+        step: the step that was to be committed, or None if the call only reads.
+    """
+    told: FSMError
+    if isinstance(error, FSMError):
+        told = error
+    else:
+        told = StoreError(
+            f"the store raised {type(error).__name__}, which a store should translate; "
+            "load the conversation to see what was stored",
+            key,
+        )
+        told.__cause__ = error
+    if step is not None and isinstance(told, StoreError):
+        fields = {"conversation": key, "version": step.before.version, "error": type(told).__name__}
+        LOGGER.error("store.commit_failed", extra=fields)  # raised to the caller, with its trace
+    return told
 
 
 def known_dead(store: Store, conversation: Conversation, *session_ids: str | None) -> frozenset[str]:

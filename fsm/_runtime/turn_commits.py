@@ -3,7 +3,7 @@
 What a turn writes is written once, on top of what is there, whatever other writers do meanwhile. What a crashed
 database has forgotten of the turn is stored again before anything is written on top of it.
 
-Everything here blocks while it uses the store; :meth:`fsm._runtime.adapters.Adapter.call` takes it where that is right.
+Each commit is a script (:mod:`fsm._runtime.scripts`). The lease is renewed in the keeper's own thread.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from fsm._core import decisions as decide
 from fsm._core.effects import EndTurn, StartTurn, Step
 from fsm._core.turn import Answer
 from fsm._runtime.log import LOGGER
+from fsm._runtime.scripts import Script, retried
 from fsm._runtime.settings import Settings
 from fsm._runtime.store_access import StoreErrors, known_dead
 from fsm.errors import Conflict, ConversationNotFound, FSMError, StoreError, TurnSuperseded
@@ -26,12 +27,9 @@ from fsm.events import Result
 from fsm.records import Conversation, TurnStatus
 from fsm.store import Store
 
-__all__ = ["TRIES", "TurnCommits"]
+__all__ = ["TurnCommits"]
 
 S = TypeVar("S", Step, Step | None)
-
-TRIES = 1000
-"""How often a decision is made again because another writer was first; each time another writer got on."""
 
 
 class TurnCommits:
@@ -62,7 +60,7 @@ class TurnCommits:
 
     # The decisions
 
-    def heal(self, result: Result) -> Step:
+    def heal(self, result: Result) -> Script[Step]:
         """Replace the session that the turn found dead; raises what :meth:`finish` raises."""
 
         def decision(conversation: Conversation) -> Step:
@@ -78,7 +76,7 @@ class TurnCommits:
 
         return self._make(decision)
 
-    def finish(self, result: Result, answer: Answer, fitted: int | None) -> Step:
+    def finish(self, result: Result, answer: Answer, fitted: int | None) -> Script[Step]:
         """End the turn with its result.
 
         Raises:
@@ -101,7 +99,7 @@ class TurnCommits:
 
         return self._make(decision)
 
-    def interrupt(self, answer: Answer) -> TurnStatus:
+    def interrupt(self, answer: Answer) -> Script[TurnStatus]:
         """End the turn without a result.
 
         Args:
@@ -114,7 +112,7 @@ class TurnCommits:
             TurnSuperseded, ConversationNotFound, StoreError: see :meth:`finish`.
         """
         try:
-            self._make(self._interruption(attrs.evolve(answer, result=None)))
+            yield from self._make(self._interruption(attrs.evolve(answer, result=None)))
         except TurnSuperseded:
             stored = self._stored_end()
             if stored is None:
@@ -122,7 +120,7 @@ class TurnCommits:
             return stored
         return TurnStatus.INTERRUPTED
 
-    def record_late(self, answer: Answer, resumed: str | None) -> None:
+    def record_late(self, answer: Answer, resumed: str | None) -> Script[None]:
         """Keep the answer with a turn that another worker or a reset has ended (G10).
 
         Raises:
@@ -140,19 +138,19 @@ class TurnCommits:
                 dead=known_dead(self._store, conversation, resumed, named),
             )
 
-        self.conversation = self._look_again()
-        self._make(decision)
+        self.conversation = yield from self._look_again()
+        yield from self._make(decision)
 
-    def withdraw(self) -> None:
+    def withdraw(self) -> Script[None]:
         """End a turn whose begin was cut off, so that it may or may not be stored; if it is not, write nothing."""
         self._steps.clear()
         with suppress(StoreError, ConversationNotFound, TurnSuperseded):
-            self._make(self._interruption(Answer()))
+            yield from self._make(self._interruption(Answer()))
 
-    def release(self) -> None:
+    def release(self) -> Script[None]:
         """Try once to end a turn whose answer could not be stored, so that nobody has to wait for its lease."""
         with suppress(FSMError):
-            self._make(self._interruption(Answer()))
+            yield from self._make(self._interruption(Answer()))
 
     def _interruption(self, answer: Answer) -> Callable[[Conversation], Step]:
         return lambda conversation: decide.interrupt(
@@ -167,7 +165,7 @@ class TurnCommits:
         running = self.conversation.running
         return timedelta.max if running is None else running.until - self._settings.clock()
 
-    def extend(self) -> Step:
+    def extend(self) -> Script[Step]:
         """Lengthen the lease; raises what :meth:`finish` raises."""
         return self._make(
             lambda conversation: decide.extend(
@@ -214,26 +212,23 @@ class TurnCommits:
 
     # One commit
 
-    def _make(self, decision: Callable[[Conversation], S]) -> S:
+    def _make(self, decision: Callable[[Conversation], S]) -> Script[S]:
         """Decide and commit, if there is anything to; if another writer was first, load and decide again."""
-        for number in range(TRIES):
-            try:
-                if number:
-                    self.conversation = self._look_again()
-                step = decision(self.conversation)
-                if step is not None:
-                    self._ends |= {(end.status, end.at) for end in step.effects if isinstance(end, EndTurn)}
-                    with StoreErrors(step.after.key, step):
-                        self._store.commit(step)
-                    self.conversation = step.after
-                    self._steps.append(step)
-            except Conflict as error:
-                conflict = error
-            else:
-                return step
-        raise conflict
 
-    def _look_again(self) -> Conversation:
+        def attempt(number: int) -> Script[S]:
+            if number:
+                self.conversation = yield from self._look_again()
+            step = decision(self.conversation)
+            if step is not None:
+                self._ends |= {(end.status, end.at) for end in step.effects if isinstance(end, EndTurn)}
+                yield step
+                self.conversation = step.after
+                self._steps.append(step)
+            return step
+
+        return retried(attempt)
+
+    def _look_again(self) -> Script[Conversation]:
         """Return the conversation as it stands, after storing again what the database has forgotten of this turn.
 
         A server that crashes forgets commits that it was not told to sync. Unless the store is a strict one, these are
@@ -249,7 +244,7 @@ class TurnCommits:
         may_be_forgotten = self._store_epoch != self._epoch
         for number, step in enumerate(self._steps):
             if step.before == found or (found is None and step.before.version == 0 and may_be_forgotten):
-                return self._store_again(self._steps[number:])
+                return (yield from self._store_again(self._steps[number:]))
         if found is None or (found.id != self.conversation.id and not may_be_forgotten):
             raise ConversationNotFound(
                 f"it was deleted while turn {self._turn.number} ran; nothing of that turn is stored", key
@@ -257,12 +252,10 @@ class TurnCommits:
         self._check_number(found)
         return found
 
-    def _store_again(self, forgotten: list[Step]) -> Conversation:
+    def _store_again(self, forgotten: list[Step]) -> Script[Conversation]:
         """Store steps once more, and return the snapshot after the last."""
         key = self.conversation.key
-        for step in forgotten:
-            with StoreErrors(key):
-                self._store.commit(step)
+        yield from forgotten
         fields = {"conversation": key, "turn": self._turn.number, "version": forgotten[0].before.version}
         LOGGER.warning("store.restore_completed", extra=fields)
         return forgotten[-1].after

@@ -15,6 +15,7 @@ from attrs import frozen
 
 from fsm._runtime.adapters import Adapter
 from fsm._runtime.log import LOGGER
+from fsm._runtime.scripts import Script
 from fsm._runtime.settings import Settings
 from fsm.errors import ConversationBusy
 
@@ -76,7 +77,7 @@ class TurnQueue:
 
     Args:
         settings: whether to wait, and for how long.
-        adapter: how to sleep, and how to call what is attempted.
+        adapter: how to sleep, and how to run a script.
 
     Attributes:
         queues: who waits for which conversation.
@@ -87,12 +88,12 @@ class TurnQueue:
         self._adapter = adapter
         self.queues = Queues()
 
-    async def until_free(self, key: str, attempt: Callable[[], R], busy_timeout: float | None = None) -> R:
+    async def until_free(self, key: str, attempt: Callable[[], Script[R]], busy_timeout: float | None = None) -> R:
         """Attempt something; if it may wait, attempt it until no other turn is running.
 
         Args:
             key: the conversation.
-            attempt: a function that uses the store.
+            attempt: makes the script that is attempted.
             busy_timeout: the seconds to wait; None for as long as the settings say.
 
         Raises:
@@ -100,7 +101,7 @@ class TurnQueue:
         """
         try:
             if self._settings.on_busy == "raise":
-                return await self._adapter.call(attempt)
+                return await self._adapter.run(attempt())
             timeout = self._settings.busy_timeout if busy_timeout is None else busy_timeout
             with self.queues.ticket(key) as ticket:
                 return await self._wait_for(key, ticket, attempt, timeout)
@@ -108,7 +109,7 @@ class TurnQueue:
             LOGGER.info("turn.begin_rejected", extra={"conversation": key})
             raise
 
-    async def _wait_for(self, key: str, ticket: Ticket, attempt: Callable[[], R], timeout: float) -> R:
+    async def _wait_for(self, key: str, ticket: Ticket, attempt: Callable[[], Script[R]], timeout: float) -> R:
         """Attempt it as soon as this ticket is the first and the conversation is free."""
         deadline = self._adapter.elapsed() + timeout
         pause = SHORTEST_PAUSE
@@ -116,7 +117,7 @@ class TurnQueue:
         while True:
             try:
                 if ticket.is_first():
-                    return await self._adapter.call(attempt)
+                    return await self._adapter.run(attempt())
             except ConversationBusy as error:
                 busy = error
             if self._adapter.elapsed() >= deadline:

@@ -122,7 +122,7 @@ class TurnRunner:
                 result = self._turn.result
                 if result is None:
                     if self._commits.lease_left <= self._settings.lease_length / 2:
-                        await self._adapter.call(self._commits.extend)
+                        await self._adapter.run(self._commits.extend())
                 elif self._turn.should_heal:
                     await self._heal(result)
                     continue
@@ -131,7 +131,7 @@ class TurnRunner:
                     continue
                 else:
                     answer, fitted = self._turn.answer(), self._turn.fitting(self._content)
-                    step = await self._adapter.call(self._commits.finish, result, answer, fitted)
+                    step = await self._adapter.run(self._commits.finish(result, answer, fitted))
                     self._finished(step, result)
                 self._ready.extend(() if to_the_end else handed)
         except BaseException as error:
@@ -158,7 +158,7 @@ class TurnRunner:
     async def withdraw(self) -> None:
         """End a turn whose begin was cut off, so that it may or may not be stored."""
         with self._left_afterwards():
-            await self._adapter.call(self._commits.withdraw)
+            await self._adapter.run(self._commits.withdraw())
 
     def leave_to_parent(self) -> None:
         """In a forked child: keep the provider's answer, which is the parent's, from being closed here."""
@@ -173,7 +173,7 @@ class TurnRunner:
     async def _make_request(self) -> Request:
         """Make the request that the provider is asked next; this finds out whether the turn was superseded."""
         if self._commits.lease_left <= self._settings.lease_length - UNASKED:
-            await self._adapter.call(self._commits.extend)
+            await self._adapter.run(self._commits.extend())
         conversation, characters = self._commits.conversation, self._turn.told_at_most
         if self._requests.reads_history(conversation):
             history = await self._adapter.call(self._requests.history, conversation, self._content, characters)
@@ -197,7 +197,7 @@ class TurnRunner:
         """Replace the dead session, and ask again in a new one (G11)."""
         LOGGER.info("session.heal_started", extra={"conversation": self.key, "turn": self.number})
         await self._provider.close()
-        step = await self._adapter.call(self._commits.heal, result)
+        step = await self._adapter.run(self._commits.heal(result))
         tell_observers(self._settings.observers, step)
         log_cleared_session(step, result)
         self._request = None
@@ -228,7 +228,7 @@ class TurnRunner:
         """
         await self._provider.close()
         try:
-            status = await self._adapter.call(self._commits.interrupt, self._turn.answer())
+            status = await self._adapter.run(self._commits.interrupt(self._turn.answer()))
         except TurnSuperseded:
             await self._record_late()
             return
@@ -236,7 +236,7 @@ class TurnRunner:
             self._turn.result = None
             reply = self._over(TurnStatus.INTERRUPTED, error)
             if isinstance(error, StoreError):
-                await self._adapter.call(self._commits.release)
+                await self._adapter.run(self._commits.release())
             raise error.completed(reply=reply) from error.__cause__
         if status is TurnStatus.INTERRUPTED:
             self._turn.result = None
@@ -257,7 +257,7 @@ class TurnRunner:
         reply = self._over(TurnStatus.SUPERSEDED)
         resumed = None if self._request is None else self._request.session_id
         try:
-            await self._adapter.call(self._commits.record_late, self._turn.answer(), resumed)
+            await self._adapter.run(self._commits.record_late(self._turn.answer(), resumed))
         except (StoreError, ConversationNotFound) as error:
             raise error.completed(reply=reply) from error.__cause__
 
@@ -266,7 +266,7 @@ class TurnRunner:
         result = self._turn.result
         self._over(TurnStatus.INTERRUPTED if result is None else decide.status_of(result), error)
         if isinstance(error, StoreError):  # what the store refused may have been at fault
-            await self._adapter.call(self._commits.release)
+            await self._adapter.run(self._commits.release())
 
     async def _cut_off(self, error: BaseException) -> None:
         """End the turn as ``interrupted`` because of anything else, such as a cancellation."""

@@ -21,6 +21,7 @@ from fsm._core.table import State
 from fsm._runtime.adapters import Adapter, ProviderEvents
 from fsm._runtime.engine import Engine
 from fsm._runtime.presence import Lease
+from fsm._runtime.scripts import Script, run_alone
 from fsm._runtime.settings import Settings
 from fsm._runtime.worker import Worker as Identity
 from fsm.context import ContextWindow
@@ -219,8 +220,9 @@ class Asked(Protocol):
 class _Adapter(Adapter):
     """The world as a worker sees it."""
 
-    def __init__(self, world: World, provider: Asked, owner: str) -> None:
+    def __init__(self, world: World, store: Store, provider: Asked, owner: str) -> None:
         self.chance = world.chance
+        self._store = store
         self._world = world
         self._provider = provider
         self._owner = owner
@@ -233,6 +235,9 @@ class _Adapter(Adapter):
         outcome = function(*args, **kwargs)
         await self._world.loop.pause(self.chance.uniform(0.0, 0.01))
         return outcome
+
+    async def run(self, script: Script[R]) -> R:
+        return await self.call(run_alone, self._store, script)
 
     def events(self, request: Request) -> ProviderEvents:
         self._world.note(request.key, f"turn {request.turn} asks {self._provider.name}, resumes {request.session_id}")
@@ -272,4 +277,4 @@ class Worker(Engine):
             clock=lambda: EPOCH + timedelta(seconds=round(world.loop.now, 6)) + wrong,
         )
         self.name = name
-        super().__init__(store, _Adapter(world, provider, name), settings, Identity(name))
+        super().__init__(store, _Adapter(world, store, provider, name), settings, Identity(name))

@@ -85,13 +85,6 @@ def test_nothing_may_follow_the_result(more: object) -> None:
     assert (turn.text, turn.result) == ("a", Result(session_id="s"))
 
 
-def test_a_turn_ends_with_a_result() -> None:
-    """Running out of events is not an end."""
-    with pytest.raises(ProviderError, match="ended without a result"):
-        fed(TextDelta("a")).exhausted()
-    fed(Result()).exhausted()
-
-
 @given(
     said=st.lists(st.sampled_from([TextDelta("a"), CALL, ANSWER]), max_size=2),
     result=st.sampled_from([DEAD, Result(), Result(is_error=True), Result(subtype=EXPIRED)]),

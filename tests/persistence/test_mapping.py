@@ -21,7 +21,7 @@ from fsm.store import (
     StartTurn,
     Step,
 )
-from persistence.mapping import created, micros, read, values_of
+from persistence.mapping import effect_row, micros, read, step_row
 from persistence.queries import COLUMNS, Statements
 
 NOW = datetime(2026, 1, 1, 12, 30, 15, 123457, tzinfo=UTC)
@@ -107,10 +107,10 @@ def message(content: Any) -> Message:
     )
 
 
-def read_back(record: Any, values: dict[str, Any]) -> Any:
-    """Return the record that is read from the row of these columns."""
+def inserted(record: Any, effect: Effect) -> Any:
+    """Return the record that is read from the row that an effect writes."""
     columns = COLUMNS[type(record).__name__.lower()]
-    (found,) = read(type(record), columns, [[values[name] for name in columns]], "k")
+    (found,) = read(type(record), columns, [effect_row(type(effect), columns)(effect, 7)], "k")
     return found
 
 
@@ -124,12 +124,14 @@ def read_back(record: Any, values: dict[str, Any]) -> Any:
     ],
 )
 def test_a_record_with_all_its_fields_is_read_back_equal(record: Any, effect: Effect) -> None:
-    assert read_back(record, values_of(7, effect)) == record
+    assert inserted(record, effect) == record
 
 
 @pytest.mark.parametrize("conversation", [BEFORE, AFTER])
 def test_a_conversation_is_read_back_equal(conversation: Conversation) -> None:
-    assert read_back(conversation, created(conversation)) == conversation
+    columns = COLUMNS["conversation"]
+    row = step_row(columns)(Step(BEFORE, conversation, ()))
+    assert read(Conversation, columns, [row]) == [conversation]
 
 
 @pytest.mark.parametrize(
@@ -145,7 +147,7 @@ def test_a_conversation_is_read_back_equal(conversation: Conversation) -> None:
 )
 def test_blocks_of_every_shape_are_read_back_equal(content: Any) -> None:
     said = message(content)
-    assert read_back(said, values_of(7, AddMessage(said))) == said
+    assert inserted(said, AddMessage(said)) == said
 
 
 def test_a_time_is_a_whole_number_of_microseconds() -> None:

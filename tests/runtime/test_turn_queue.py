@@ -9,9 +9,11 @@ from fsm import ConversationBusy, Result, TextDelta
 from fsm._runtime.adapters import InlineAdapter
 from fsm._runtime.engine import Engine
 from fsm._runtime.inline import run
+from fsm._runtime.scripts import Script
 from fsm._runtime.settings import Settings
 from fsm._runtime.turn_queue import LONGEST_PAUSE, SHORTEST_PAUSE, Queues, TurnQueue
 from fsm.providers import DemoProvider
+from fsm.testing import ReferenceStore
 from persistence import SQLStore
 from tests.eventually import eventually
 
@@ -22,7 +24,7 @@ class World(InlineAdapter):
     """A world whose time passes only while somebody sleeps."""
 
     def __init__(self) -> None:
-        super().__init__(DemoProvider())
+        super().__init__(ReferenceStore(), DemoProvider())
         self.now = 0.0
         self.slept: list[float] = []
 
@@ -47,7 +49,7 @@ def engine(store: SQLStore, *script: Any, **options: Any) -> Engine:
     """Return the engine of a synchronous manager that waits."""
     provider = DemoProvider(script)
     settings = Settings.of(store, provider, ("stream",), on_busy="wait", **options)
-    return Engine(store, InlineAdapter(provider), settings)
+    return Engine(store, InlineAdapter(store, provider), settings)
 
 
 def send(waits: Engine, text: str) -> None:
@@ -56,8 +58,9 @@ def send(waits: Engine, text: str) -> None:
         pass
 
 
-def busy() -> None:
+def busy() -> Script[None]:
     raise ConversationBusy("busy", "k")
+    yield
 
 
 def test_pauses_grow_from_the_shortest_to_the_longest_each_by_a_half_with_jitter(world: World) -> None:
@@ -82,11 +85,11 @@ def test_waiting_ends_when_its_time_is_over_and_not_before(world: World) -> None
 def test_a_wait_of_the_very_length_of_the_timeout_is_over(world: World) -> None:
     looks = 0
 
-    def look() -> None:
+    def look() -> Script[None]:
         nonlocal looks
         looks += 1
         world.now = 3.0 if looks == 1 else 4.0
-        raise ConversationBusy("busy", "k")
+        return busy()
 
     with pytest.raises(ConversationBusy):
         run(queue(world, busy_timeout=3.0).until_free("k", look))
