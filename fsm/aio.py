@@ -3,8 +3,7 @@
 :class:`AsyncSessionManager` works under asyncio and trio (by anyio). It awaits the same coroutines of the same engine
 as its synchronous twin. The store is called in a bounded number of threads, so that the loop never waits for a disk.
 
-If the caller is cancelled, wherever that strikes, the turn is ended as ``interrupted`` before the cancellation goes on
-(G9).
+If the caller is cancelled, at any point, the turn is ended as ``interrupted`` before the cancellation goes on (G9).
 """
 
 from __future__ import annotations
@@ -78,7 +77,7 @@ class AsyncStreamedTurn:
         """End the turn as ``interrupted`` if it has not ended; the answer so far is kept. A closed turn has a reply.
 
         Raises:
-            StoreError: the store refused; ``error.reply`` holds what was answered (G16).
+            StoreError: the store refused; ``error.reply`` holds the answer (G16).
         """
         await self._turn.close()
 
@@ -92,7 +91,7 @@ class AsyncSessionManager:
         store: where the conversations are kept, such as ``persistence.SQLStore``; it is called in threads.
         provider: the AI. A provider that has only the synchronous ``stream`` is read in threads.
         heal: see :class:`fsm.SessionManager`, also for the next six.
-        context: how much of the stored history a new session is told.
+        context: the part of the stored history that a new session is told.
         lease: the seconds that a turn may give no sign of life before other workers may end it.
         on_busy: ``raise``, or ``wait``.
         busy_timeout: the seconds to wait.
@@ -177,7 +176,7 @@ class AsyncSessionManager:
 
     @property
     def conversations(self) -> AsyncConversations:
-        """The conversations of the store, and all that can be done with them without the AI."""
+        """The conversations of the store, for everything that needs no AI."""
         return self._conversations
 
     async def send(

@@ -1,8 +1,8 @@
-"""What is said in a conversation: text and blocks, checked once at the door.
+"""The content of messages: text and blocks, checked before anything is stored.
 
 Content is a tuple of *blocks*, JSON objects with a ``type``, in the shape of the Messages API: ``text``, ``image``,
-``document``, ``tool_use``, ``tool_result``. A caller may pass plain text instead. :func:`as_blocks` promises that
-what it lets through can be stored and read back equal, and sent as UTF-8.
+``document``, ``tool_use``, ``tool_result``. A caller may pass plain text instead. Content that passes
+:func:`as_blocks` can be stored, read back equal, and sent as UTF-8.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from fsm.errors import InvalidContent
 __all__ = ["NO_ANSWER", "NO_RESULT", "Block", "Content", "as_blocks", "plain", "text_block", "text_of", "well_formed"]
 
 NO_ANSWER = "(no answer in text)"
-"""How a turn is told in which the AI said nothing that can be told as text."""
+"""The text that stands for an answer without any text."""
 
 NO_RESULT = "no result was recorded; it may have run"
-"""How a tool call without a stored result is told: nobody knows whether the tool ran (G23)."""
+"""The text that stands for the result of a tool call without a stored one: the tool may have run (G23)."""
 
 BLANK = "the text is empty or only white space; providers refuse it"
 
@@ -27,11 +27,11 @@ Block: TypeAlias = Mapping[str, Any]
 """One JSON object with a ``type``."""
 
 Content: TypeAlias = str | Sequence[Block]
-"""What a caller may send: text, or a list of blocks."""
+"""The content of a message: text, or a list of blocks."""
 
 
 def text_block(text: str) -> Block:
-    """A block of plain text.
+    """Return a block of plain text.
 
     >>> text_block("hello")
     {'type': 'text', 'text': 'hello'}
@@ -40,7 +40,7 @@ def text_block(text: str) -> Block:
 
 
 def as_blocks(content: Content, key: str | None = None) -> tuple[Block, ...]:
-    """The content as a tuple of blocks that can be stored and sent.
+    """Return the content as a tuple of blocks that can be stored and sent.
 
     Args:
         content: non-empty text, or a non-empty list of JSON objects, each with a ``type``. Texts of white space
@@ -106,7 +106,7 @@ def _check_utf_8(text: str, key: str | None) -> None:
 
 
 def text_of(blocks: Iterable[Block]) -> str:
-    """The text of all text blocks, joined as they stand.
+    """Return the text of all text blocks, joined.
 
     >>> text_of([text_block("a"), {"type": "image"}, text_block("b")])
     'ab'
@@ -115,9 +115,9 @@ def text_of(blocks: Iterable[Block]) -> str:
 
 
 def well_formed(value: Any) -> Any:
-    """A copy of a JSON value whose texts can be sent as UTF-8.
+    """Return a copy of a JSON value whose texts can be sent as UTF-8.
 
-    Halves of a surrogate pair that stand side by side are joined; lone ones are replaced by U+FFFD.
+    Adjacent halves of a surrogate pair are joined. A lone half becomes U+FFFD.
 
     Args:
         value: text, or an object or list that holds texts at any depth.
@@ -139,10 +139,10 @@ def well_formed(value: Any) -> Any:
 
 
 def plain(block: Block) -> str:
-    """A block as text that a model can read without the thing itself.
+    """Return a block as plain text for a model.
 
-    Tool calls and results are told in words, since an API refuses a call without its result; what can't be told
-    (an image, a thinking block of a session that is gone) leaves its name or nothing.
+    Tool calls and results become words, since an API refuses a call without its result. An image leaves its name, and
+    a thinking block leaves nothing.
 
     >>> plain({"type": "tool_use", "id": "t1", "name": "add", "input": {"a": 1}})
     '[called the tool add with {"a": 1}]'

@@ -1,17 +1,17 @@
-"""Rebuilding a context: what of the stored history a new provider session is told, and how.
+"""Rebuilding a context: the part of the stored history that a new provider session is told, and its form.
 
-When a session is dead, the model behind the next one knows nothing. :class:`ContextWindow` selects what it is told:
-the newest turns that fit, in order, and never an answer without its call. :func:`rebuild` turns them into messages of
-plain text; :func:`as_prompt` renders messages as one text for providers that take text.
+When a session is dead, the model behind the next one knows nothing. :class:`ContextWindow` selects the newest turns
+that fit, in order, and never a tool result without its call. :func:`rebuild` makes messages of plain text from them.
+:func:`as_prompt` renders messages as one text, for providers that take text.
 
-Two promises about what is told (G22, G23):
+Two guarantees hold for a rebuilt context:
 
-* it is never empty while there is something to tell and room for it: what is too large by itself is cut inside;
-* a stored tool result is told, whatever became of its turn (:func:`with_results`), and a call without one is told as
-  what it is: nobody recorded a result, and it may have run.
+* It is never empty while there is a message that fits in part (G22). A turn that is too large is cut inside.
+* It contains every stored tool result, also of a turn that failed (:func:`with_results`). For a call without a stored
+  result it says that none was recorded and that the tool may have run (G23).
 
 The rendering is delimited so that the model answers only the new message. The delimiter carries a *boundary* that is
-computed from all that stands inside it and occurs nowhere in it: content can't close its own delimiter (G3).
+computed from the content and occurs nowhere in it, so content can't close the delimiter (G3).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = ["ContextWindow", "as_preamble", "as_prompt", "as_text", "as_transcrip
 __all__ += ["from_beginning", "has_beginning", "narrower", "rebuild", "size_of", "with_results"]
 
 FLOOR = 100
-"""The smallest window, in characters: if even that is too large, the new message is at fault."""
+"""The smallest window, in characters. If even that is too large, the new message is at fault."""
 
 
 def _is_size(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -43,15 +43,15 @@ def _is_size(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
 
 @frozen(kw_only=True)
 class ContextWindow:
-    """How much of the stored history a new provider session is told.
+    """The part of the stored history that a new provider session is told.
 
-    The newest turns are kept whole, and the first that does not fit ends the window. A turn that is larger than the
-    window by itself is cut inside: its first message and its newest part stay, long texts are shortened, and a mark
+    The newest turns are kept whole, and the first that does not fit ends the window. If the newest turn alone is larger
+    than the window, it is cut inside. Its first message and its newest part stay, long texts are shortened, and a mark
     says so.
 
     Attributes:
-        max_messages: at most this many messages.
-        max_characters: at most this many characters of text.
+        max_messages: the most messages.
+        max_characters: the most characters of text.
 
     Raises:
         InvalidInput: one of them is not a whole number from 0.
@@ -61,11 +61,11 @@ class ContextWindow:
     max_characters: int = field(default=400_000, validator=_is_size)
 
     def select(self, messages: Iterable[Message], content: Sequence[Block] = ()) -> tuple[Message, ...]:
-        """The messages inside the window, rendered as plain text, oldest first.
+        """Return the messages inside the window, as plain text, oldest first.
 
         Args:
-            messages: what may be told, oldest first; the first turn may lack its beginning if there are more than
-                :attr:`max_messages`.
+            messages: the messages to select from, oldest first. The first turn may lack its beginning if there are more
+                than :attr:`max_messages`.
             content: the new message; tool calls that it answers are kept.
 
         Returns:
@@ -83,27 +83,27 @@ class ContextWindow:
         return tuple(message for unit in reversed(chosen) for message in unit)
 
     def narrowed(self, characters: int) -> ContextWindow:
-        """The same window with at most this many characters."""
+        """Return this window with at most so many characters."""
         return attrs.evolve(self, max_characters=min(self.max_characters, characters))
 
     def remembered(self, fitted: int | None, content: Sequence[Block]) -> ContextWindow:
-        """The window for a new session of a conversation in which one was refused for its size (G22).
+        """Return the window for a new session, if an earlier one was refused for its size (G22).
 
         Args:
-            fitted: how many characters to ask with, history and message together; None if none was refused.
+            fitted: the most characters to ask with, history and message together; None if none was refused.
             content: the message that opens the session.
         """
         return self if fitted is None else self.narrowed(max(FLOOR, fitted - size_of(content)))
 
 
 def narrower(told: int) -> int | None:
-    """How many characters of history to tell a new session that has refused so many for their size: half of them.
+    """Return the characters of history to tell a new session after one was refused for its size: half as many.
 
     Args:
-        told: how many it was told.
+        told: the characters of history in the refused request.
 
     Returns:
-        The number; None if the smallest window was refused.
+        The number, or None if the smallest window was refused.
 
     >>> narrower(400_000), narrower(150), narrower(100)
     (200000, 100, None)
@@ -112,23 +112,23 @@ def narrower(told: int) -> int | None:
 
 
 def rebuild(messages: Iterable[Message], window: ContextWindow, content: Sequence[Block] = ()) -> tuple[Message, ...]:
-    """What a new session is told of what may be told; see :meth:`ContextWindow.select`."""
+    """Return the messages that a new session is told; see :meth:`ContextWindow.select`."""
     return window.select(messages, content)
 
 
 def with_results(
     told: Sequence[Message], unheard: Iterable[Message], content: Sequence[Block] = ()
 ) -> tuple[Message, ...]:
-    """What is told of a conversation, and the tool results of turns that did not succeed among it (G23).
+    """Return messages of a conversation, with the tool results of turns that did not succeed among them (G23).
 
     Args:
         told: messages of succeeded turns, oldest first.
-        unheard: user messages with tool results of turns that ended otherwise, oldest first. Of these only the
-            results are told, and not those that the user sent again right afterwards.
+        unheard: user messages with tool results of turns that ended otherwise, oldest first. Only their results are
+            taken, without those that the user sent again right afterwards.
         content: the new message.
 
     Returns:
-        All of it, in the order of the numbers.
+        The messages, in the order of their numbers.
     """
     newest_first: list[Message] = []
     sent_again = _results_in(content)
@@ -150,17 +150,17 @@ def _answers(block: Block) -> frozenset[str]:
 
 
 def _results_in(blocks: Iterable[Block]) -> frozenset[str]:
-    """The ids of the calls that are answered here."""
+    """Return the ids of the calls that these blocks answer."""
     return frozenset().union(*map(_answers, blocks))
 
 
 def has_beginning(messages: Iterable[Message]) -> bool:
-    """Whether one of these messages is the first of what must stay together: it is the user's and answers no call."""
+    """Return whether one of these messages is the first of a unit: a user message that does not answer a call."""
     return any(map(_is_beginning, messages))
 
 
 def from_beginning(messages: Sequence[Message]) -> Sequence[Message]:
-    """These messages without what belongs to a turn that began before them; see :func:`has_beginning`."""
+    """Return these messages without the rest of a turn that began before them; see :func:`has_beginning`."""
     return tuple(dropwhile(lambda message: not _is_beginning(message), messages))
 
 
@@ -169,7 +169,7 @@ def _is_beginning(message: Message) -> bool:
 
 
 def _units(messages: tuple[Message, ...], content: Sequence[Block]) -> list[Unit]:
-    """The turns as plain text; turns that a tool call and its answer tie together are one unit."""
+    """Return the turns as plain text; turns that share a tool call and its result are one unit."""
     answered = _results_in(content).union(*(_results_in(message.content) for message in messages))
     units: list[Unit] = []
     for _, turn in groupby(messages, key=lambda message: message.turn):
@@ -197,17 +197,17 @@ def _plain_block(block: Block, answered: frozenset[str]) -> str:
 
 
 def size_of(blocks: Iterable[Block]) -> int:
-    """How many characters blocks have as text."""
+    """Return the number of characters of blocks as text."""
     return len(as_text(blocks))
 
 
 def as_text(blocks: Iterable[Block]) -> str:
-    """Blocks as one text; see :func:`fsm.content.plain`."""
+    """Return blocks as one text; see :func:`fsm.content.plain`."""
     return "\n".join(told for block in blocks if (told := plain(block)))
 
 
 def as_transcript(messages: Sequence[Message]) -> str:
-    """Messages as one delimited text; the empty text for none.
+    """Return messages as one delimited text; the empty text for none.
 
     >>> from datetime import UTC, datetime
     >>> print(as_transcript([Message(1, 1, "user", (text_block("hello"),), datetime.now(UTC))]))
@@ -225,7 +225,7 @@ def as_transcript(messages: Sequence[Message]) -> str:
 
 
 def _boundary(texts: Sequence[str]) -> str:
-    """A mark that occurs in none of the texts: from their digest, and on from there if it must be."""
+    """Return a mark that occurs in none of the texts, made from their digest."""
     digest = hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()
     while any(digest[:16] in text for text in texts):
         digest = hashlib.sha256(digest.encode()).hexdigest()
@@ -233,10 +233,10 @@ def _boundary(texts: Sequence[str]) -> str:
 
 
 def as_prompt(history: Sequence[Message], content: Sequence[Block]) -> str:
-    """One text for a provider that takes text: the delimited history, how to read it, and the new message.
+    """Return one text for a provider that takes text: the delimited history, how to read it, and the new message.
 
     Args:
-        history: what the context is rebuilt from; may be empty.
+        history: the messages of the rebuilt context; may be empty.
         content: the new message.
     """
     new = as_text(content)
@@ -244,9 +244,9 @@ def as_prompt(history: Sequence[Message], content: Sequence[Block]) -> str:
 
 
 def as_preamble(history: Sequence[Message]) -> str:
-    """What stands before the new message: the delimited history and how to read it; the empty text for none.
+    """Return the text before the new message: the delimited history and how to read it; the empty text for none.
 
-    For a provider that takes blocks: this is one, and the blocks of the new message follow it.
+    For a provider that takes blocks, it is one block, and the blocks of the new message follow it.
     """
     if not history:
         return ""

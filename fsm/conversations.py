@@ -1,4 +1,4 @@
-"""The conversations of a store, and all that can be done with them without an AI: read, list, reset, recover.
+"""The conversations of a store, for everything that needs no AI: read, list, reset, recover.
 
 :class:`Conversations` calls the store in the caller's thread; :class:`AsyncConversations` calls it in other threads.
 """
@@ -15,7 +15,7 @@ from fsm._runtime.commands import Commands
 from fsm._runtime.observers import Observer, tell_observers
 from fsm._runtime.scripts import run_alone
 from fsm._runtime.settings import check_store, utc_now
-from fsm._runtime.store_access import StoreErrors
+from fsm._runtime.store_errors import StoreErrors
 from fsm._runtime.worker import Worker
 from fsm.records import Conversation, Message, Session, Transition, Turn
 from fsm.store import Store

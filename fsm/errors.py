@@ -1,9 +1,8 @@
 """Every error that this library raises, in one place.
 
-All of them are below :class:`FSMError`, so ``except FSMError`` catches what the library has to say and nothing
-else. A message names the conversation, says what was wrong and what to do next; it never contains message text.
-An error that is raised *after* the AI answered carries that answer as ``error.reply``: nothing is lost on the way
-to the caller (guarantee G16).
+All of them are subclasses of :class:`FSMError`. A message names the conversation, says what was wrong and what to do
+next. It never contains message text. An error that is raised *after* the AI answered carries that answer as
+``error.reply`` (G16).
 """
 
 from __future__ import annotations
@@ -35,12 +34,12 @@ __all__ = [
 
 
 class FSMError(Exception):
-    """The root of all errors of this library.
+    """The base class of all errors of this library.
 
     Args:
         message: what was wrong and what to do, in one or two sentences.
-        key: the conversation it is about, if it is about one.
-        reply: what the AI had answered when the error came up, if it had.
+        key: the conversation, or None.
+        reply: the AI's answer before the error, or None.
 
     >>> error = FSMError("nothing to do", key="ticket-42")
     >>> str(error), error.key, error.reply
@@ -54,7 +53,7 @@ class FSMError(Exception):
         self.reply = reply
 
     def completed(self, *, key: str | None = None, reply: Reply | None = None) -> Self:
-        """Return the same error with what it lacked, to be raised in its place.
+        """Return the same error with its missing attributes, to be raised in its place.
 
         Args:
             key: the conversation, if the error names none.
@@ -75,7 +74,7 @@ class InvalidTransition(FSMError):
 
 
 class InvalidTable(FSMError):
-    """The table of the machine contradicts itself. Raised when it is built, and names the row."""
+    """The table of the machine contradicts itself. The message names the row."""
 
 
 class InvalidInput(FSMError, ValueError):
@@ -99,11 +98,11 @@ class ConversationNotFound(FSMError, LookupError):
 
 
 class ConversationBusy(FSMError):
-    """Another turn is running in this conversation; one at most runs at a time (G5)."""
+    """Another turn is running in this conversation; at most one runs at a time (G5)."""
 
 
 class Conflict(FSMError):
-    """Somebody else changed the conversation first. Nothing was written: load it and decide again."""
+    """Another writer changed the conversation first. Nothing was written: load it and decide again."""
 
 
 class TurnSuperseded(FSMError):
@@ -118,7 +117,7 @@ class TurnFailed(FSMError):
 
 
 class StoreError(FSMError):
-    """The database refused to read or write. Nothing of the step at hand was stored (G16)."""
+    """The database refused to read or write. Nothing of the step was stored (G16)."""
 
 
 class Closed(StoreError):
@@ -134,4 +133,4 @@ class CorruptRecord(StoreError):
 
 
 class ProviderError(FSMError):
-    """The provider broke its contract: it raised, or its events were not as promised."""
+    """The provider broke its contract: it raised, or its events were not those of one turn."""

@@ -1,7 +1,7 @@
-"""What an AI says during a turn, and what that means for the machine.
+"""The events of a turn, and the meaning of its result for the machine.
 
-A turn is a stream of events: :class:`TextDelta`, :class:`ToolUse` and :class:`ToolResult`, and last exactly one
-:class:`Result`. All are frozen values, made by providers and never changed afterwards.
+A turn is a stream of events: any number of :class:`TextDelta`, :class:`ToolUse` and :class:`ToolResult`, then exactly
+one :class:`Result`. All are frozen values, made by providers.
 
 The meaning of a result is decided here and nowhere else (:attr:`Result.trigger`)::
 
@@ -9,8 +9,9 @@ The meaning of a result is decided here and nowhere else (:attr:`Result.trigger`
     any other error                       failed      the session is still good (G14)
     no error                              succeeded
 
-A result is an error if it says so (``is_error``) *or* its subtype does: the Claude CLI reports failures of the API
-as ``subtype: "success", is_error: true``, and older versions reported limits with ``is_error: false``.
+A result is an error if ``is_error`` is set *or* its subtype begins with ``error``. Both happen alone: the Claude CLI
+reports failures of the API as ``subtype: "success", is_error: true``, and older versions of it reported limits with
+``is_error: false``.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from fsm.content import Block, well_formed
 __all__ = ["EXPIRED", "INTERRUPTED", "TOO_LARGE", "Event", "Result", "TextDelta", "ToolResult", "ToolUse"]
 
 EXPIRED = "error_during_execution"
-"""The subtype with which a provider reports that the session it was asked to resume is dead."""
+"""The subtype of a result whose session, the one that was to be resumed, is dead."""
 
 INTERRUPTED = "interrupted"
 """The subtype of a turn that a person stopped; its session lives."""
@@ -41,11 +42,8 @@ NAME_LENGTH = 512
 """The longest provider session id, subtype or stop reason that is accepted, in characters."""
 
 
-_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
-
-
 def _mended(value: Any) -> Any:
-    """The value, well-formed; as it is if it is nested too deeply, which the check of the field refuses."""
+    """Return the value, well-formed. A value that is nested too deeply stays, for the validator to refuse."""
     try:
         return well_formed(value)
     except RecursionError:
@@ -58,7 +56,7 @@ def _is_text(instance: object, attribute: attrs.Attribute[str], value: object) -
 
 
 def _is_name(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    """A short text that any database can hold: 1 to 512 characters, no NUL, no lone surrogate."""
+    """Refuse a name that some database can't hold: it has 1 to 512 characters, no NUL and no lone surrogate."""
     if value is None and attribute.default is None:
         return
     _is_text(instance, attribute, value)
@@ -72,16 +70,11 @@ def _is_name(instance: object, attribute: attrs.Attribute[Any], value: object) -
 
 
 def _is_json(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    """What any database can hold: JSON with finite numbers."""
-    if value is not None:
-        _as_json(value, f"{type(instance).__name__}.{attribute.name}")
-
-
-def _as_json(value: object, where: str) -> str:
+    """Refuse a value that can't be written as JSON with finite numbers."""
     try:
-        return _encode(value)
+        json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{where} can't be written as JSON") from error
+        raise ValueError(f"{type(instance).__name__}.{attribute.name} can't be written as JSON") from error
 
 
 def _is_json_object(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -123,7 +116,7 @@ class ToolUse:
 
 @frozen
 class ToolResult:
-    """What a tool answered, where the provider runs the tools itself.
+    """The result of a tool that the provider itself ran.
 
     Attributes:
         tool_use_id: the call it answers.
@@ -144,22 +137,21 @@ def _texts(value: object) -> tuple[str, ...]:
 
 @frozen
 class Result:
-    """The last event of a turn: what the AI reports about it.
+    """The last event of a turn: the AI's report about it.
 
     Attributes:
         subtype: ``success``, ``error_during_execution``, ``error_max_turns``, … as the provider says it.
         is_error: whether the turn failed, whatever the subtype says.
         session_id: the provider session id under which this conversation can be resumed, or None.
-        errors: what went wrong, in the provider's words; for logs, not for the person at the other end.
-        stop_reason: why the model stopped, such as ``end_turn`` or ``max_tokens``.
+        errors: the errors, in the provider's words; for logs, not for the person at the other end.
+        stop_reason: the reason why the model stopped, such as ``end_turn`` or ``max_tokens``.
         usage: token counts as the provider gives them.
-        usage_json: the same as text that any database can hold, written once, when it was checked; or None.
-        cost_usd: what the turn cost, in US dollars.
+        cost_usd: the cost of the turn, in US dollars.
         http_status: the HTTP status of the failed call, if one failed.
         text: the whole answer, for providers that send no deltas.
         raw: the result as the provider printed it; not stored.
-        content: the answer as the provider's own blocks, to be stored as they are (thinking signatures, citations);
-            None: what the events said is stored.
+        content: the answer as the provider's own blocks, with thinking signatures and citations, to be stored as they
+            are. If it is None, the content of the other events is stored.
         provider_data: a small JSON object that the provider wants to see again with this answer, or None.
 
     >>> Result(session_id="s-1").trigger
@@ -175,8 +167,7 @@ class Result:
     session_id: str | None = field(default=None, validator=_is_name)
     errors: tuple[str, ...] = field(default=(), converter=_texts)
     stop_reason: str | None = field(default=None, converter=_mended, validator=_is_name)
-    usage: Mapping[str, Any] | None = field(default=None, hash=False, converter=_mended)
-    usage_json: str | None = field(init=False, repr=False, eq=False)
+    usage: Mapping[str, Any] | None = field(default=None, hash=False, converter=_mended, validator=_is_json)
     cost_usd: float | None = field(default=None, validator=_is_cost)
     http_status: int | None = field(default=None, validator=validators.optional(validators.instance_of(int)))
     text: str | None = field(
@@ -190,13 +181,9 @@ class Result:
         default=None, hash=False, repr=False, converter=_mended, validator=_is_json
     )
 
-    @usage_json.default
-    def _usage_as_json(self) -> str | None:
-        return None if self.usage is None else _as_json(self.usage, "Result.usage")
-
     @property
     def trigger(self) -> Trigger:
-        """What this result means for the machine."""
+        """The trigger that this result pulls in the machine."""
         if self.subtype == EXPIRED:
             return Trigger.EXPIRED
         if self.is_error or self.subtype.startswith("error"):
@@ -228,21 +215,21 @@ class Result:
             if symptom in _SENTENCES:
                 return _SENTENCES[symptom]
         if self.http_status is not None and self.http_status >= 500:
-            return "The AI service has a problem of its own; please try again later."
+            return "The AI service has a problem; please try again later."
         return "The AI could not finish this answer; please try again."
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> Result:
         """Read a result as the Claude CLI prints it (``--output-format json``).
 
-        A person's interrupt is printed with the subtype of a dead session; ``terminal_reason`` tells them apart,
-        and it is read as ``interrupted``: the session lives.
+        The CLI prints a person's interrupt with the subtype of a dead session. Such a result is told apart by its
+        ``terminal_reason`` and read as ``interrupted``: the session lives.
 
         Args:
             mapping: the JSON object; unknown fields are kept in :attr:`raw`.
 
         Raises:
-            TypeError, ValueError: a field can't be what the CLI prints, such as an id that is no text.
+            TypeError, ValueError: a field can't come from the CLI, such as an id that is a number.
 
         >>> Result.from_mapping({"subtype": "success", "is_error": False, "session_id": "s-1"}).session_id
         's-1'
@@ -265,7 +252,7 @@ class Result:
 
 
 Event: TypeAlias = TextDelta | ToolUse | ToolResult | Result
-"""Whatever a provider may yield."""
+"""An event of a provider."""
 
 _SENTENCES: Mapping[int | str | None, str] = {
     400: "The AI service did not accept this request; please try again, or say it differently.",

@@ -1,8 +1,8 @@
-"""What a fork must not tear: calls of a store that are under way, and locks that nobody will release in the child.
+"""Forks: a fork waits until no other thread is inside a call of a store, and objects start clean in the child.
 
-A fork copies one thread and all of the memory. A lock that another thread held stays locked in the child, and a
+A fork copies the memory, but only one thread. A lock that another thread held stays locked in the child, and a
 transaction that another thread had begun stays open there. So a fork waits at :data:`GATE` until no other thread is
-inside a call of a store. In the child, everything that was registered with :func:`renew_in_child` starts afresh.
+inside a call of a store. In the child, each object that was registered with :func:`renew_in_child` is renewed.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ __all__ = ["GATE", "Gate", "call_before_fork", "leave_to_parent", "renew_in_chil
 
 
 class Gate:
-    """Held open by each thread inside a call; who closes it waits until no other thread is inside.
+    """A gate that a thread passes for each call. Closing it waits until no other thread is inside.
 
-    Entering is reentrant: a call may make another. A thread that closes the gate from inside a call waits for the
-    others only, not for itself.
+    Entering is reentrant: a call may make another. A thread that closes the gate from inside a call does not wait for
+    itself.
 
-    Each thread has a lock, which it holds while it is inside, and who closes the gate takes all of them. The locks are
-    entered and left in C, so that no interrupt comes between and leaves a thread inside.
+    Each thread holds a lock while it is inside, and closing the gate takes all of these locks. The locks are entered
+    and left in C, so that an interrupt can't leave a thread inside.
 
     >>> with GATE.inside(), GATE.inside():
     ...     GATE.is_inside
@@ -34,12 +34,12 @@ class Gate:
     def __init__(self) -> None:
         self._mine = threading.local()
         self._locks: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._open = threading.Lock()  # held by who closes the gate, and for a moment by a thread that is new to it
+        self._open = threading.Lock()  # held while the gate is closed, and for a moment by a thread that is new to it
         self._closer: int | None = None
         self._taken: list[Any] = []
 
     def inside(self) -> AbstractContextManager[object]:
-        """Return what a call is made inside of."""
+        """Return the block to make a call in."""
         lock = getattr(self._mine, "lock", None)
         if lock is None or (self._closer is not None and not lock._is_owned()):
             lock = self._admitted(lock)
@@ -53,7 +53,7 @@ class Gate:
         return lock is not None and lock._is_owned()
 
     def _admitted(self, lock: Any) -> Any:
-        """Wait until the gate is open, so that latecomers do not hold up its closer; return the thread's lock."""
+        """Return the thread's lock, as soon as the gate is open."""
         with nullcontext() if self._closer == threading.get_ident() else self._open:
             if lock is None:
                 lock = self._mine.lock = threading.RLock()
@@ -61,7 +61,7 @@ class Gate:
         return lock
 
     def close(self) -> None:
-        """Wait until no other thread is inside, and let none in until the gate is opened."""
+        """Wait until no other thread is inside, and let no other in until the gate is opened."""
         self._open.acquire()
         self._closer = threading.get_ident()
         mine = getattr(self._mine, "lock", None)
@@ -78,8 +78,8 @@ class Gate:
         self._open.release()
 
     def renew(self) -> None:
-        """After a fork, in the child, where no other thread is."""
-        self.__init__()  # type: ignore[misc]  # the same gate, as good as new
+        """Start as new, in a forked child: it has only this thread."""
+        self.__init__()  # type: ignore[misc]  # the same object, as new
 
 
 class _Renewable(Protocol):
@@ -93,8 +93,8 @@ class _Preparable(Protocol):
 def renew_in_child(thing: _Renewable) -> None:
     """Call ``thing.renew()`` in every child that is forked while the thing is alive.
 
-    ``renew`` makes the thing as good as new: it replaces locks, and forgets connections, threads and loops without
-    closing them, for they are the parent's.
+    ``renew`` replaces locks, and forgets connections, threads and loops without closing them: they belong to the
+    parent.
     """
     _RENEWED.add(thing)
 
@@ -105,10 +105,10 @@ def call_before_fork(thing: _Preparable) -> None:
 
 
 def leave_to_parent(inherited: object) -> None:
-    """In a forked child: keep a thing of the parent's from being closed, even when this process ends.
+    """Keep an object of the parent from being collected in a forked child, even when the child ends.
 
-    Collecting it would close it: a connection that the parent uses, or a generator whose ``finally`` stops what the
-    parent runs. No list keeps a thing through the end of the interpreter; one reference more than are counted does.
+    Collecting it would close a connection that the parent uses, or run the ``finally`` of a generator that the parent
+    reads. A list does not keep an object through the end of the interpreter. One extra reference does.
     """
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
 

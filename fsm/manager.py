@@ -1,7 +1,7 @@
-"""The synchronous manager: what an application embeds.
+"""The synchronous manager.
 
 :class:`SessionManager` is a thin shell over the engine. The engine's coroutines run to their end in one go, because
-nothing in them waits on an event loop: the caller's thread calls the store, reads the provider, and sleeps.
+they never wait on an event loop: the caller's thread calls the store, reads the provider, and sleeps.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class StreamedTurn:
         """End the turn as ``interrupted`` if it has not ended; the answer so far is kept. A closed turn has a reply.
 
         Raises:
-            StoreError: the store refused; ``error.reply`` holds what was answered (G16).
+            StoreError: the store refused; ``error.reply`` holds the answer (G16).
         """
         run(self._turn.close())
 
@@ -92,13 +92,13 @@ class SessionManager:
         provider: the AI, such as :class:`fsm.providers.DemoProvider`.
         heal: replace a session that a turn finds dead within that turn, once (G11). Without it the turn fails, the
             conversation is stale, and the next turn starts the new session.
-        context: how much of the stored history a new session is told.
+        context: the part of the stored history that a new session is told.
         lease: the seconds that a turn may give no sign of life before other workers may end it. Set it above your
             provider's longest silence. None for 600, or 60 more than that silence if it is known and longer.
         on_busy: ``raise`` if another turn runs in the conversation, or ``wait`` for it.
         busy_timeout: the seconds to wait for it.
-        observers: functions that are called with each :class:`~fsm.Transition` after it was committed. What they raise
-            is logged.
+        observers: functions that are called with each :class:`~fsm.Transition` after it was committed. Their
+            exceptions are logged.
         clock: a function that returns the time as an aware ``datetime`` in UTC.
 
     Raises:
@@ -165,7 +165,7 @@ class SessionManager:
 
     @property
     def conversations(self) -> Conversations:
-        """The conversations of the store, and all that can be done with them without the AI."""
+        """The conversations of the store, for everything that needs no AI."""
         return self._conversations
 
     def send(
@@ -192,7 +192,7 @@ class SessionManager:
             InvalidInput: an argument is not usable. Nothing was written or sent.
             ConversationBusy: another turn is running.
             ProviderError: the provider broke its contract; the turn is interrupted.
-            StoreError: the store refused; ``error.reply`` holds what was answered, if anything was (G16).
+            StoreError: the store refused; ``error.reply`` holds the answer, if there was one (G16).
             TurnSuperseded: a reset or another worker ended the turn first (G10).
         """
         turn = run(self._engine.begin(key, content, idempotency_key=idempotency_key, metadata=metadata))

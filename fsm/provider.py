@@ -1,15 +1,16 @@
-"""What a provider must do: answer a request with a stream of events that ends in exactly one result.
+"""The interface of a provider: it answers a request with a stream of events that ends in exactly one result.
 
-A provider is an AI that keeps a *context* on its side and names it with a provider session id. Its promises:
+A provider is an AI that keeps a *context* on its side and names it with a provider session id. It must keep these
+rules:
 
-* it names a session in its result only if resuming that session continues this conversation;
-* it reports as ``error_during_execution`` every failure that would repeat for as long as that session is resumed,
-  and no other: that is what *dead* means;
-* the last event, and only the last, is a :class:`~fsm.events.Result`. After it the iterator is read once more and
-  closed, in the background, by another thread or task: clean up in a ``finally``, and let no cancel scope or task group
-  span a ``yield``.
+* It names a session in its result only if resuming that session continues this conversation.
+* It reports a failure as ``error_during_execution`` if, and only if, the failure would repeat for as long as that
+  session is resumed. Then the session is *dead*.
+* The last event, and no other, is a :class:`~fsm.events.Result`. After it another thread or task reads the iterator
+  once more and closes it, in the background. So clean up in a ``finally``, and let no cancel scope or task group span a
+  ``yield``.
 
-Subclass :class:`BaseProvider` to write one: its attributes and hooks say what more a provider may declare.
+Subclass :class:`BaseProvider` to write one. Its attributes and hooks are what a provider may declare.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ __all__ = ["AsyncProvider", "BaseProvider", "Provider", "Request"]
 
 
 def _ignored() -> None:
-    """A sign of life that nobody waits for."""
+    """The default of ``Request.alive``."""
 
 
 @frozen
 class Request:
-    """One message for the AI, and what it needs to know.
+    """One message for the AI, with its context.
 
     Attributes:
         key: the conversation.
@@ -43,10 +44,10 @@ class Request:
         session_number: the number of the session it runs in.
         content: the new message, as blocks.
         session_id: the provider session id to resume, or None to start a new session.
-        history: the messages that the context is rebuilt from, oldest first. For a new session: the succeeded turns
-            inside the context window, as plain text. For a resumed one: nothing, unless the provider wants the
-            transcript; then what the session was opened with, and after it the session's own messages as stored.
-            Tool results of turns that did not succeed are among them, as user messages with nothing else (G23).
+        history: messages, oldest first. For a new session they are the succeeded turns inside the context window, as
+            plain text. For a resumed one there are none, unless the provider wants the transcript: the messages that
+            the session was opened with, then its own messages as stored. Tool results of turns that did not succeed are
+            among them, each in a user message without other blocks (G23).
         metadata: the conversation's own JSON object.
         alive: call it for every sign of life of the service: an event, a ping, a line of output. It keeps the turn's
             lease. Any thread may call it as often as it likes; it does no I/O and never raises.
@@ -68,30 +69,30 @@ class Provider(Protocol):
 
     @property
     def name(self) -> str:
-        """Names the provider; a session of one provider is never resumed at another (G15)."""
+        """The name of the provider; a session of one provider is never resumed at another (G15)."""
         ...
 
     def stream(self, request: Request) -> Iterator[Event]:
-        """Answer. Closing the iterator early stops the AI and frees what the answer needs."""
+        """Answer a request. Closing the iterator early stops the AI and frees its resources."""
         ...
 
 
 @runtime_checkable
 class AsyncProvider(Protocol):
-    """An AI for :class:`fsm.AsyncSessionManager`: the same, as an async iterator."""
+    """An AI for :class:`fsm.AsyncSessionManager`; its answer is an async iterator."""
 
     @property
     def name(self) -> str:
-        """Names the provider."""
+        """The name of the provider."""
         ...
 
     def astream(self, request: Request) -> AsyncIterator[Event]:
-        """Answer. Closing the iterator early stops the AI and frees what the answer needs."""
+        """Answer a request. Closing the iterator early stops the AI and frees its resources."""
         ...
 
 
 class BaseProvider:
-    """The base of a provider: its optional attributes and hooks, with their defaults.
+    """The base class of providers: the optional attributes and hooks, with their defaults.
 
     A subclass sets ``name`` and has ``stream``, ``astream``, or both; see :class:`Provider` and :class:`AsyncProvider`.
 
@@ -105,27 +106,27 @@ class BaseProvider:
     """
 
     wants_transcript: bool = False
-    """Whether the request for a resumed session brings the raw messages of that session, for an API that keeps none."""
+    """Whether a request for a resumed session brings its raw messages, for an API that does not keep them."""
 
     wants_tool_results: bool = False
-    """Whether the request for a resumed session brings the tool results of its turns that did not succeed (G23).
+    """Whether a request for a resumed session brings the tool results of its turns that did not succeed (G23).
 
-    It is for an API whose session may still wait for them.
+    Set it for an API whose session may still wait for them.
     """
 
     @property
     def longest_silence(self) -> float | None:
-        """For how many seconds the provider may give no sign of life while all is well; None if that is not known.
+        """The longest time in seconds without a sign of life while all is well; None if it is not known.
 
         For a client it is the timeout times the number of attempts. A manager compares its lease with it.
         """
         return None
 
     def attach(self, store: Store) -> None:
-        """Take note of the store of a manager that was made with this provider. The default does nothing."""
+        """Called with the store of each manager that is made with this provider. The default does nothing."""
 
     def check_content(self, content: tuple[Block, ...]) -> None:
-        """Refuse blocks that the provider can't take. Called before anything is written; the default takes all.
+        """Refuse blocks that the provider can't take, before anything is written. The default takes all.
 
         Args:
             content: the blocks of the user's message.

@@ -33,7 +33,7 @@ Role = Literal["user", "assistant"]
 
 
 class Record:
-    """What all records share."""
+    """The base of all records."""
 
     __slots__ = ()
 
@@ -48,7 +48,7 @@ class Record:
 
 
 def _is_told(attribute: attrs.Attribute[Any], _: object) -> bool:
-    """Leave out a result as the provider printed it: that is not stored, and may hold anything."""
+    """Leave out ``Result.raw``, which is not stored and may hold anything."""
     return attribute.name != "raw"
 
 
@@ -59,7 +59,7 @@ def _as_json(_: object, __: object, value: Any) -> Any:
 
 
 class TurnStatus(StrEnum):
-    """How a turn stands."""
+    """The status of a turn."""
 
     RUNNING = "running"
     SUCCEEDED = "succeeded"
@@ -77,7 +77,7 @@ class Running(Record):
     Attributes:
         turn: its number.
         owner: names the manager that runs it.
-        until: when its lease is over; after that anybody may end it.
+        until: the end of its lease; after that any worker may end the turn.
     """
 
     turn: int
@@ -104,8 +104,8 @@ class Conversation(Record):
         transition_count: how many moves were logged.
         running: the turn that runs, or None.
         metadata: the caller's own JSON object.
-        window: with how many characters to ask a new session, history and message together, after a request was refused
-            for its size; None if none was refused (G22).
+        window: the most characters to ask a new session with, history and message together, after a request was refused
+            for its size; None if none was (G22).
     """
 
     key: str

@@ -1,4 +1,4 @@
-"""The reply: what a caller gets for a message."""
+"""The reply to a message."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Reply(Record):
     Attributes:
         key: the conversation.
         turn: the number of the turn.
-        text: the AI's text; of a failed turn, what it said before it failed. Never an error's text.
+        text: the AI's text; of a failed turn, the text before the failure. Never an error's text.
         state: the conversation's state after the turn.
         status: the status of the turn.
-        result: what the AI reported, or None if the turn was cut off.
+        result: the AI's report, or None if the turn was cut off.
         healed: whether a dead session was replaced within the turn.
         replayed: whether the reply was stored before and is returned for its idempotency key (G13).
         content: all blocks that the AI said, as they are stored: text, tool calls, what the provider adds.

@@ -1,16 +1,16 @@
-"""What a store must do: commit one step whole, and read.
+"""The interface of a store: commit one step whole, and read.
 
 :class:`Store` is all that the library asks of a database. The guarantees rest on these promises:
 
 * :meth:`~Store.commit` writes a step in one transaction or not at all. It writes only if the stored conversation is
   still the step's snapshot: the same version, committed at the same time (``updated_at``). The time matters to a
-  database that may forget a commit when it crashes: what is committed in its place has the same version. If another
+  database that may forget a commit when it crashes, because the next commit gets the same version. If another
   writer was first, ``commit`` raises :class:`~fsm.errors.Conflict`. Any other failure is a
   :class:`~fsm.errors.StoreError`. In both cases nothing was written.
 * Everything else reads, in the order of the numbers.
 
-Subclass :class:`BaseStore` to write a store. What more a store can do is an optional interface of its own, such as
-:class:`BatchingStore`. ``persistence.SQLStore`` is the store for SQLite and PostgreSQL.
+Subclass :class:`BaseStore` to write a store. An optional interface, such as :class:`BatchingStore`, says what more
+a store can do. ``persistence.SQLStore`` is the store for SQLite and PostgreSQL.
 
 This module also exports what the author of a store needs: a :class:`Step` and its effects, and :func:`check_key`.
 """
@@ -63,13 +63,13 @@ __all__ = [
 class Store(Protocol):
     """Where conversations are kept.
 
-    What belongs to a conversation is read with its snapshot. Those with ``limit`` and ``before`` read the newest
+    The rows of a conversation are read with its snapshot. The methods with ``limit`` and ``before`` read the newest
     ``limit`` rows whose number is smaller than ``before`` (None: no bound), and return them oldest first.
     """
 
     @abstractmethod
     def load(self, key: str) -> Conversation | None:
-        """The conversation as it stands, or None if there is none of this key."""
+        """Return the newest snapshot of the conversation, or None if there is none of this key."""
         ...
 
     @abstractmethod
@@ -84,21 +84,21 @@ class Store(Protocol):
 
     @abstractmethod
     def dead(self, conversation: Conversation, session_ids: Collection[str]) -> frozenset[str]:
-        """Those of the provider session ids that were reported dead in this conversation (G2)."""
+        """Return the ids, of these, that were reported dead in this conversation (G2)."""
         ...
 
     @abstractmethod
     def context(
         self, conversation: Conversation, *, first_session: int, last_session: int, limit: int | None
     ) -> Sequence[Message]:
-        """The newest ``limit`` messages of succeeded turns of these sessions, oldest first (G3)."""
+        """Return the newest ``limit`` messages of succeeded turns of these sessions, oldest first (G3)."""
         ...
 
     @abstractmethod
     def unheard(
         self, conversation: Conversation, *, first_session: int, last_session: int, limit: int | None
     ) -> Sequence[Message]:
-        """The newest ``limit`` user messages with tool results of turns that did not succeed, oldest first.
+        """Return the newest ``limit`` user messages with tool results of turns that did not succeed, oldest first.
 
         That is the first message of each turn of these sessions which ``brings_results`` and ended as failed,
         interrupted or superseded.
@@ -107,45 +107,45 @@ class Store(Protocol):
 
     @abstractmethod
     def turn_messages(self, conversation: Conversation, turn: Turn) -> Sequence[Message]:
-        """All messages that one turn has by now, oldest first; a late one may have come since ``turn`` was read."""
+        """Return all messages of one turn, oldest first; a late one may have come since ``turn`` was read."""
         ...
 
     @abstractmethod
     def turn_by_idempotency_key(self, conversation: Conversation, idempotency_key: str) -> Turn | None:
-        """The turn that was begun with this idempotency key, if one was (G13)."""
+        """Return the turn that was begun with this idempotency key, or None (G13)."""
         ...
 
     @abstractmethod
     def messages(
         self, conversation: Conversation, *, limit: int | None = None, before: int | None = None
     ) -> Sequence[Message]:
-        """The messages."""
+        """Return messages."""
         ...
 
     @abstractmethod
     def turns(
         self, conversation: Conversation, *, limit: int | None = None, before: int | None = None
     ) -> Sequence[Turn]:
-        """The turns."""
+        """Return turns."""
         ...
 
     @abstractmethod
     def sessions(
         self, conversation: Conversation, *, limit: int | None = None, before: int | None = None
     ) -> Sequence[Session]:
-        """The sessions."""
+        """Return sessions."""
         ...
 
     @abstractmethod
     def transitions(
         self, conversation: Conversation, *, limit: int | None = None, before: int | None = None
     ) -> Sequence[Transition]:
-        """The log of moves."""
+        """Return logged moves of the machine."""
         ...
 
     @abstractmethod
     def conversations(self, *, limit: int | None = None, after: str | None = None) -> Sequence[Conversation]:
-        """The first ``limit`` conversations in the order of their keys, from the one after key ``after`` on."""
+        """Return the first ``limit`` conversations in the order of their keys, from the one after key ``after`` on."""
         ...
 
     @abstractmethod
@@ -157,9 +157,9 @@ class Store(Protocol):
     def running(
         self, *, until: datetime | None = None, limit: int = 100, after: Conversation | None = None
     ) -> Sequence[Conversation]:
-        """Conversations with a running turn whose lease is over at ``until`` (None: any), the oldest lease first.
+        """Return conversations with a running turn whose lease is over at ``until`` (None: any), oldest lease first.
 
-        Of equal leases the smaller ``id`` comes first. With ``after``, the last one of a page, the next page is read.
+        Of equal leases the smaller ``id`` comes first. Pass the last one of a page as ``after`` to read the next page.
 
         Raises:
             InvalidInput: no turn runs in the snapshot ``after``.
@@ -172,7 +172,7 @@ class BatchingStore(Store, Protocol):
 
     @property
     def supports_batches(self) -> bool:
-        """Whether handing over many steps at once is faster than one by one."""
+        """Whether many steps are stored faster at once than one by one."""
         ...
 
     def commit_many(self, steps: Sequence[Step]) -> Sequence[Exception | None]:
@@ -185,7 +185,7 @@ class BatchingStore(Store, Protocol):
 
 
 class BaseStore(Store):
-    """The base of a store: what all stores share. A subclass implements the abstract methods; see :class:`Store`.
+    """The base class of stores. A subclass implements the abstract methods; see :class:`Store`.
 
     A store is a context manager that closes itself. A closed store refuses every call with
     :class:`~fsm.errors.Closed`; call :meth:`check_open` first in each method.
@@ -223,8 +223,8 @@ class BaseStore(Store):
     def epoch(self) -> int:
         """A number that changes whenever the database may have forgotten commits that it was not told to sync.
 
-        The default, 0 for ever, is right for a database that forgets nothing. If a step that a turn has stored is
-        missing, it is stored once more only if the number has changed since the turn began. Otherwise somebody has
-        deleted the conversation.
+        The default, always 0, is right for a database that forgets nothing. If a stored step of a running turn is
+        missing, it is stored again only if the number has changed since the turn began. If not, the conversation was
+        deleted.
         """
         return 0

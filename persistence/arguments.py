@@ -14,7 +14,7 @@ from persistence.mapping import micros
 __all__ = ["EVERYTHING", "IS_SYNCED", "Durability", "bound", "check_seconds", "check_size", "lease_of"]
 
 Durability: TypeAlias = Literal["acknowledged", "strict", "relaxed"]
-"""What survives: see :class:`persistence.SQLStore`."""
+"""The commits that survive power loss; see :class:`persistence.SQLStore`."""
 
 IS_SYNCED: Mapping[Durability, Callable[[Step], bool]] = {
     "acknowledged": attrgetter("must_be_durable"),
@@ -24,30 +24,30 @@ IS_SYNCED: Mapping[Durability, Callable[[Step], bool]] = {
 """For each durability, whether the commit of a step must survive loss of power."""
 
 EVERYTHING = 2**62
-"""A limit, or a number, that no table reaches."""
+"""A number that no table reaches."""
 
 
 def check_seconds(name: str, seconds: object) -> None:
-    """Refuse what is not a number of seconds."""
+    """Raise InvalidInput unless the argument is a number of seconds."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
         raise InvalidInput(f"{name} is {seconds!r}; it must be a number of seconds, and not negative")
 
 
 def check_size(name: str, size: object) -> None:
-    """Refuse what is not a number of connections."""
+    """Raise InvalidInput unless the argument is a number of connections."""
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise InvalidInput(f"{name} is {size!r}; it must be a whole number, at least 1")
 
 
 def lease_of(conversation: Conversation) -> tuple[int, int]:
-    """Return where a running conversation stands among all that run: when its lease is over, and its id."""
+    """Return the position of a running conversation: the end of its lease, and its id."""
     if conversation.running is None:
         raise InvalidInput("no turn runs in the conversation to go on after", conversation.key)
     return micros(conversation.running.until), conversation.id
 
 
 def bound(name: str, number: int | None) -> int:
-    """Return a limit, or a number to stop before; everything for None."""
+    """Return a limit, or a number to stop before; for None one that no table reaches."""
     if number is not None and not 0 <= number <= EVERYTHING:
         raise InvalidInput(f"{name} is {number}; it must not be negative")
     return EVERYTHING if number is None else number

@@ -16,12 +16,12 @@ LOOK = "load the conversation to see what was stored"
 
 
 def as_library_error(error: Exception, key: str | None, dialect: Dialect) -> FSMError:
-    """Return an exception that came up while a database was used as an error of this library.
+    """Return an exception of a database as an error of this library.
 
-    Raise it where no exception is being handled, so that it brings none along but its cause.
+    Raise it where no exception is being handled, so that its ``__context__`` is empty.
 
     Args:
-        error: what was raised.
+        error: the exception.
         key: the conversation.
         dialect: the database.
     """
@@ -53,14 +53,14 @@ def _what(error: Exception, dialect: Dialect) -> str:
 
 
 def _cause(error: Exception, dialect: Dialect) -> Exception | None:
-    """The error itself, unless its text, or that of an error behind it, shows what it must not."""
+    """Return the error, unless its text, or that of its causes, may show a value of a row or the password."""
     if isinstance(error, IntegrityError | DataError):
         return type(error)("a row was refused")
     return None if any(dialect.has_secret(f"{each} {each!r}") for each in _chain(error)) else error
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error, and all that it came from."""
+    """Yield an error, its causes and its contexts."""
     waiting: list[BaseException | None] = [error]
     seen: set[int] = set()
     while waiting:

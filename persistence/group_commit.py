@@ -23,11 +23,11 @@ __all__ = ["GroupCommit"]
 LOGGER = logging.getLogger("fsm")
 
 MOST = 64
-"""The most steps that share a transaction."""
+"""The most steps in one transaction."""
 
 
 class Alone(Protocol):
-    """Commits one step in a transaction of its own."""
+    """Commits one step in one transaction."""
 
     def __call__(self, step: Step, *, lost: bool = False) -> None: ...
 
@@ -69,7 +69,7 @@ class GroupCommit:
         self.renew()
 
     def renew(self) -> None:
-        """Start with nobody waiting and nobody leading, as in a child: those threads are the parent's."""
+        """Start with an empty queue and a free lock, as in a forked child: the waiting threads belong to the parent."""
         self.leading = threading.Lock()
         self._waiting: deque[_Entry] = deque()
 
@@ -101,7 +101,7 @@ class GroupCommit:
         return [entry.error for entry in entries]
 
     def _lead(self) -> None:
-        """Commit those that wait."""
+        """Commit the steps that wait."""
         batch = [self._waiting.popleft() for _ in range(min(MOST, len(self._waiting)))]
         try:
             if len(batch) == 1:

@@ -156,8 +156,8 @@ UNREPORTED: Mapping[str, Any] = {"is_error": False, "errors": "[]"}
 GUARD = {"expected": "before.version", "seen": "before.updated_at"}
 """The values that a step compares with the row of its conversation: the version and the time of the commit before.
 
-The time matters because a server that crashes forgets commits that it was not told to sync. What is committed in their
-place has the same versions."""
+The time matters because a server that crashes forgets commits that were not synced. The next commits get the same
+versions."""
 
 
 @frozen

@@ -22,9 +22,9 @@ MIGRATIONS = Path(__file__).with_name("migrations")
 
 
 class _Turns:
-    """Lets one thread of the process migrate at a time; a forked child starts with a lock that nobody holds.
+    """Lets one thread of the process migrate at a time, because a migration binds the models to its database.
 
-    A migration binds the models to its database while it runs, and the models are the process's.
+    A forked child starts with a free lock.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class _Turns:
         renew_in_child(self)
 
     def renew(self) -> None:
-        """Begin with a lock that nobody holds."""
+        """Start with a free lock."""
         self.lock = threading.Lock()
 
 
@@ -48,7 +48,7 @@ def migrate(dialect: Dialect) -> None:
     Raises:
         SchemaVersionError: it was migrated by a newer version of this library. Nothing was changed.
     """
-    import playhouse.migrations  # costs more than all the rest of this package
+    import playhouse.migrations  # takes longer than the rest of this package
 
     with _TURNS.lock, _unheard(playhouse.migrations.logger):
         runner = playhouse.migrations.Runner(dialect.database, str(MIGRATIONS), table_name="conversation_fsm_migration")
@@ -61,7 +61,7 @@ def migrate(dialect: Dialect) -> None:
 
 @contextmanager
 def _unheard(logger: logging.Logger) -> Iterator[None]:
-    """Keep what this thread does from being logged by peewee: the application's own migrations are not meant."""
+    """Keep peewee from logging the migrations of this thread, but not those of the application."""
     me = threading.get_ident()
 
     def is_from_elsewhere(record: logging.LogRecord) -> bool:

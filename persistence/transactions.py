@@ -1,4 +1,4 @@
-"""The transactions of a store: read, write one step, or write several together; and try again where that is safe.
+"""The transactions of a store: read, write one step, write several together, and retry where that is safe.
 
 A step is stored whole or not at all, and never over another writer's. If the connection is lost during a commit, the
 outcome is read and never guessed.
@@ -147,7 +147,7 @@ class Transactions:
     # One transaction
 
     def alone(self, step: Step, *, lost: bool = False) -> None:
-        """Write a step in a transaction of its own.
+        """Write one step in one transaction.
 
         Args:
             step: the step.
@@ -166,7 +166,7 @@ class Transactions:
                 return
 
     def roll_back(self) -> None:
-        """Roll back what the calling thread has begun."""
+        """Roll back the transaction of the calling thread."""
         self._dialect.roll_back()
 
     def together(self, steps: Sequence[Step]) -> list[Exception | None]:
@@ -190,7 +190,7 @@ class Transactions:
         return outcomes
 
     def _write_inside(self, step: Step) -> Exception | None:
-        """Write a step of several, or leave no trace of it."""
+        """Write one of several steps, or nothing of it."""
         refusal = self._dialect.run((SAVEPOINT, *self.sql.writes(step), RELEASE))
         if refusal is None:
             return None

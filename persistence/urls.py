@@ -1,8 +1,7 @@
-"""Database URLs: the database that a URL names, its options, and what of it may be shown.
+"""Database URLs: the database that a URL names, its options, and the part that may be shown.
 
-Everything here is text: no driver is loaded and no file is touched. An error never shows a part of a URL that may be a
-password. A URL that can be read in two ways, one of which would take a piece of the password for something else, is
-refused.
+No driver is loaded and no file is touched. An error never shows a part of a URL that may be a password. A URL is
+refused if a piece of the password could be read as another part of it.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ SERVERS = frozenset({"postgresql", "postgres"})
 HOST = re.compile(r"(\[[^\[\]@]*\]|[^:\[\]@]*)(:\d*)?")
 BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 SHORTEST = 3
-"""A part of a password that has fewer characters is not looked for in an error; the whole password is."""
+"""The shortest part of a password, in characters, that is looked for in an error. The whole password always is."""
 
 SECRET = frozenset(
     {"password", "sslpassword", "passfile", "options", "scram_client_key", "scram_server_key", "oauth_client_secret"}
@@ -58,7 +57,7 @@ class ServerURL:
         address: the URL without options, for libpq.
         options: the options by their names, decoded.
         secrets: the password, and its parts.
-        may_name_options: whether the name of an unknown option can't be a part of a password.
+        may_name_options: whether an error may show the name of an unknown option: it can't be a part of a password.
     """
 
     shown: str
@@ -68,7 +67,7 @@ class ServerURL:
     may_name_options: bool
 
     def has_secret(self, text: str) -> bool:
-        """Whether a text contains a part of the password."""
+        """Return whether a text contains a part of the password."""
         return any(secret in text for secret in self.secrets)
 
 
@@ -191,7 +190,7 @@ def _server(rest: str) -> ServerURL:
 
 
 def _userinfo(authority: str, rest: str) -> tuple[str, str]:
-    """The user, with the password, and the hosts; refused if it is not certain where the password ends."""
+    """Return the user with the password, and the hosts; refuse a URL if the end of the password is not certain."""
     user, at, hosts = authority.rpartition("@")
     cut_off = "@" in rest and authority and not at
     if "@" in user or cut_off or BAD_ESCAPE.search(authority) or re.search(r"\s", authority):
@@ -221,6 +220,6 @@ def _options(query: str, refusal: str) -> dict[str, str]:
 
 
 def _parts(secret: str) -> set[str]:
-    """What of a secret must not be shown: all of it, and every part that a wrong reading might cut out."""
+    """Return the texts that must not be shown: the secret, and its parts between delimiters of a URL."""
     parts = {part for part in re.split(r"[/#@%:?&=+,\s]+", secret) if len(part) >= SHORTEST}
     return {secret, *parts} - {""}

@@ -2,8 +2,8 @@
 
 The functions of :mod:`fsm._core.decisions` are written with a :class:`Builder`. The machine moves the builder itself:
 the guards and effects that the table names are its methods. They only collect, so one that raised would leave nothing
-half-written. There is one :data:`MACHINE` for the process. It has no models, so a conversation costs it no memory, and
-any number of threads may use it at once.
+half-written. There is one :data:`MACHINE` in a process. It keeps no models, so a conversation takes no memory in it.
+Any number of threads may use it at once.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class Builder:
     Attributes:
         effects: the rows to write so far, in order.
         reason: the reason of the move under way.
-        named: the provider session id that came with the result, or None.
-        dead: those of the ids held and named that had been reported dead before.
+        named: the provider session id in the result, or None.
+        dead: the ids, of those held and named, that were reported dead before.
     """
 
     def __init__(self, before: Conversation, now: datetime) -> None:
@@ -166,12 +166,12 @@ class Builder:
         self.effects.append(OpenSession(session))
 
     def change_provider(self, provider: str) -> None:
-        """Let what is opened from now on belong to this provider; another model takes another size."""
+        """Open sessions with this provider from now on, and forget the window that was measured with another one."""
         if provider != self.provider:
             self.provider, self.window = provider, None
 
     def check_owner(self, turn: int, owner: str) -> Running:
-        """Return the running turn if it is this one and this owner's (G10).
+        """Return the running turn, if it is this turn and belongs to this owner (G10).
 
         Raises:
             TurnSuperseded: it is not.
@@ -247,7 +247,7 @@ class Builder:
             session_number=self.session_number,
             status=status,
             state=self.state,
-            # Without an answer the newest message may be the late one of an earlier turn (G10).
+            # Without an answer, the newest message may be a late one of an earlier turn (G10).
             last_message=self.message_count if answer.messages else None,
             at=self.now,
             result=answer.result,
@@ -257,12 +257,12 @@ class Builder:
 
 
 def _is_not_ours(record: logging.LogRecord) -> bool:
-    """Return whether a log record of ``transitions`` is about somebody else's machine."""
+    """Return whether a log record of ``transitions`` is about another machine than this one."""
     return not (isinstance(record.args, tuple) and record.args[:1] == (MACHINE.name,))
 
 
 MACHINE = build(TABLE, Builder)
-"""The one machine of the process. It holds no state."""
+"""The machine of this process. It holds no state."""
 
-# Our machine moves with every turn; its log says nothing that ours does not.
+# The machine moves with every turn. Its log repeats the log of this library.
 logging.getLogger("transitions.core").addFilter(_is_not_ours)

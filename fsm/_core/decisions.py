@@ -1,7 +1,7 @@
 """The decisions: from a snapshot and a command to a step, without any I/O.
 
 Every function here takes the frozen :class:`~fsm.records.Conversation` as it was loaded, and what the command brings.
-Times and names are arguments, for there is no clock and no chance here. It returns a :class:`~fsm.store.Step`, or
+Times and names are arguments, so the same arguments give the same step. It returns a :class:`~fsm.store.Step`, or
 raises and has changed nothing. The store commits the step, guarded by the version of the snapshot. On
 :class:`~fsm.errors.Conflict` the caller loads again and decides again.
 
@@ -144,7 +144,7 @@ def heal(
         result: its result, whose trigger is ``expired``.
         now: the time, in UTC.
         lease: how long the second attempt may give no sign of life.
-        dead: those of the ids held and named that had been reported dead before.
+        dead: the ids, of those held and named, that were reported dead before.
 
     Raises:
         InvalidTransition: the result does not report a dead session.
@@ -183,9 +183,9 @@ def finish(
         result: what the AI reported.
         answer: what the AI said, with the result.
         now: the time, in UTC.
-        dead: those of the ids held and named that had been reported dead before.
-        fitted: the size, in characters, of history and message together with which to ask later new sessions, after a
-            request was refused for its size. None if nothing new was found out (G22).
+        dead: the ids, of those held and named, that were reported dead before.
+        fitted: the most characters, history and message together, that a later new session is told. It is known after a
+            request was refused for its size; None if none was (G22).
 
     Raises:
         TurnSuperseded: it is not running any more, or not this owner's.
@@ -235,8 +235,7 @@ def record_late_result(
     """Keep the answer of a turn that another worker or a reset had ended (G10).
 
     The machine does not move and the turn's status stays, so the text never gets into a context. Ids that the late
-    result reports dead are marked (G2). An id that the conversation holds is not: the turn that resumes it will find
-    out.
+    result reports dead are marked (G2), except the id that the conversation holds: the turn that resumes it finds out.
 
     Args:
         conversation: the snapshot.
@@ -244,7 +243,7 @@ def record_late_result(
         answer: what the AI said.
         now: the time, in UTC.
         resumed: the provider session id that the turn had resumed, or None.
-        dead: those of the ids resumed and named that had been reported dead before.
+        dead: the ids, of those resumed and named, that were reported dead before.
 
     Returns:
         The step, or None if there is nothing to keep.

@@ -1,7 +1,7 @@
-"""What a decision wants written: effects, and the step that carries them.
+"""Effects, each the writing of one row, and the step of a decision that carries them.
 
-A decision changes nothing. It returns a :class:`Step`: the snapshot it was made from, the snapshot it leads to, and
-the effects, each the writing of one row. A store writes a step whole, in one transaction, or not at all.
+A decision changes nothing. It returns a :class:`Step`: the snapshot before, the snapshot after, and the effects. A
+store writes a step whole, in one transaction, or not at all.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ class StartTurn:
 
 @frozen
 class EndTurn:
-    """Give a running turn its end.
+    """End a running turn.
 
     Attributes:
         number: the turn.
         session_number: the session it ended in.
         status: any but ``running``.
         state: the state that the conversation is in afterwards.
-        last_message: the number of its last message; None: nothing was said since it began, so it stays what it is.
-        at: when.
-        result: its result, if it had one.
+        last_message: the number of its last message, or None to leave it, if nothing was said since the turn began.
+        at: the time of the end.
+        result: its result, or None if it had none.
         healed: whether a dead session was replaced within it.
     """
 
@@ -64,7 +64,7 @@ class EndTurn:
 
 @frozen
 class ExtendTurn:
-    """A turn that has already ended got one more message, which came late (G10)."""
+    """Set the number of the last message of a turn that has ended, after a late answer (G10)."""
 
     number: int
     last_message: int
@@ -94,7 +94,7 @@ class BindSession:
 
 @frozen
 class CloseSession:
-    """Close a session; it is never written again."""
+    """Close a session; its row is never changed again."""
 
     number: int
     reason: str
@@ -103,7 +103,7 @@ class CloseSession:
 
 @frozen
 class MarkSessionDead:
-    """Remember that a provider session id is dead, for ever (G2)."""
+    """Insert a provider session id that was reported dead; the row is never removed (G2)."""
 
     session_id: str
     session_number: int
@@ -131,7 +131,7 @@ Effect: TypeAlias = (
 
 
 TOLD = frozenset({EndTurn, ExtendTurn})
-"""The effects that a caller may be told of while another turn runs."""
+"""The effects that a caller may hear of while another turn runs."""
 
 
 @frozen
@@ -150,14 +150,14 @@ class Step:
 
     @property
     def transitions(self) -> tuple[Transition, ...]:
-        """The moves it makes, in order."""
+        """The moves of the machine in this step, in order."""
         return tuple(effect.transition for effect in self.effects if isinstance(effect, LogTransition))
 
     @property
     def must_be_durable(self) -> bool:
-        """Whether a caller is told of it: every step but those that only let a turn begin or go on (G8).
+        """Whether this step must survive power loss (G8): True unless it only begins, heals or extends a turn.
 
-        A turn that begins may have to end one that was left behind. The end of that may be told at once, as the stored
-        reply of its idempotency key; so may a text that came late.
+        If beginning a turn also ends an abandoned one, the step counts as an end. A caller may get that end at
+        once, as the stored reply of an idempotency key. The same is true of a late answer.
         """
         return self.after.running is None or not TOLD.isdisjoint(map(type, self.effects))

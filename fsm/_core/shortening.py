@@ -1,8 +1,8 @@
-"""Cutting what is too large for a context window inside, so that something of it is always told (G22).
+"""Shortening turns that are too large for a context window, so that a part of them is always told (G22).
 
-A *unit* is what must stay together: a turn, or turns that tool calls and their answers tie together, as messages of
-plain text. Its first message says what it is about, and its newest part is what comes next; both stay. A mark says
-what is left out, so that no model takes a part for the whole.
+A *unit* is told together: one turn, or several that tool calls and their results connect, as messages of plain text.
+The first message of a unit names its subject, and its newest part leads to the next message. Both are kept. A mark
+says how much is left out, so that the model does not take a part for the whole.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from fsm.records import Message
 __all__ = ["Unit", "cut", "shortened"]
 
 Unit: TypeAlias = tuple[Message, ...]
-"""Messages with one text block each, that are told together or not at all."""
+"""Messages with one text block each, told together or not at all."""
 
 SHARE = 4
-"""One text has at most this part of the window if its unit is too large: a pasted book leaves room for the rest."""
+"""The largest part of the window that one text may fill if its unit is too large, so that a pasted book is not all."""
 
 
 def shortened(text: str, limit: int) -> str:
-    """The text, or its beginning and its end with a mark between them, in at most ``limit`` characters.
+    """Return the text, or its beginning and end with a mark between them, in at most ``limit`` characters.
 
     >>> shortened("hello", 5)
     'hello'
@@ -44,12 +44,12 @@ def shortened(text: str, limit: int) -> str:
 
 
 def cut(unit: Unit, max_messages: int, max_characters: int) -> Unit:
-    """The unit itself if it fits; otherwise as much of it as fits, or nothing if there is no room for a part.
+    """Return the unit if it fits, else the parts of it that fit; nothing if no part does.
 
     Args:
         unit: at least one message.
-        max_messages: how many messages may remain.
-        max_characters: how many characters may remain.
+        max_messages: the most messages to keep.
+        max_characters: the most characters to keep.
     """
     if len(unit) <= max_messages and _size(unit) <= max_characters:
         return unit
@@ -63,7 +63,7 @@ def cut(unit: Unit, max_messages: int, max_characters: int) -> Unit:
 
 
 def _ends(unit: Unit, max_messages: int, max_characters: int, limit: int) -> Unit:
-    """The first message and the newest part of a unit, which begins with something that the AI said."""
+    """Return the first message and the newest part of a unit; that part begins with an answer of the AI."""
     room = max_characters - limit
     starts = [place for place in range(1, len(unit)) if unit[place].role == "assistant"]
     fitting = [place for place in starts if len(unit) - place < max_messages and _size(unit[place:]) <= room]
@@ -74,7 +74,7 @@ def _ends(unit: Unit, max_messages: int, max_characters: int, limit: int) -> Uni
 
 
 def _marked(first: Message, left_out: int, limit: int) -> Message:
-    """The first message, with a mark after it."""
+    """Return the first message with a mark after it."""
     if not left_out:
         return first
     mark = "\n" + _mark(left_out, "messages" if left_out > 1 else "message")

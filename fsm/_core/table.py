@@ -1,4 +1,4 @@
-"""The machine: its states, its triggers and its one table, as plain data; and the check that such a table is sound.
+"""The machine: its states, its triggers and its table, as plain data, and the check that a table is sound.
 
 A conversation holds at most one *provider session id*, the name of a context that lives at an AI provider and dies
 there without notice. The state says what is known about that id::
@@ -7,12 +7,12 @@ there without notice. The state says what is known about that id::
     active   one is held and believed resumable
     stale    the held one was reported dead; only a reset may follow
 
-Four triggers move the machine: the meaning of a turn's result (``succeeded``, ``failed``, ``expired``), and the command
-to start over (``reset``). Every pair of state and trigger without a row is illegal.
+Four triggers move the machine. Three are the meaning of a turn's result: ``succeeded``, ``failed``, ``expired``. The
+fourth is the command to start over: ``reset``. Every pair of state and trigger without a row is illegal.
 
 The table is the single source of the machine, the diagrams, the models and the documentation. :func:`build` makes a
-machine of ``transitions`` from it. That library checks little by itself, so :func:`validate` checks the table first:
-every name resolves, no two rows overlap or leave a gap, every state can be reached and left again.
+machine of ``transitions`` from it. That library checks little by itself, so :func:`validate` checks the table first.
+Every name resolves, no two rows overlap or leave a gap, and every state can be reached and left again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NAME = "conversation-fsm"
 
 
 class State(StrEnum):
-    """What a conversation knows about the provider session it holds."""
+    """The knowledge of a conversation about the provider session that it holds."""
 
     FRESH = "fresh"
     """No provider session is held; the next one starts with its context rebuilt from the stored history."""
@@ -43,7 +43,7 @@ class State(StrEnum):
 
 
 class Trigger(StrEnum):
-    """What moves the machine."""
+    """The cause of a move of the machine."""
 
     SUCCEEDED = "succeeded"
     """A turn ended with an answer."""
@@ -98,7 +98,7 @@ TABLE: tuple[Row, ...] = (
     Row(FRESH, RESET, FRESH, effects=("close", "open")),
     Row(ACTIVE, RESET, FRESH, effects=("close", "open")),
 )
-"""Every legal move, and what it persists.
+"""Every legal move and its effects.
 
 >>> print(TABLE[0])
 fresh --succeeded [names_live_session]--> active

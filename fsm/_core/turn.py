@@ -1,15 +1,15 @@
 """A turn while it runs, without I/O: events in, outcome out.
 
-:class:`RunningTurn` is fed the events of a provider one by one. It promises that
+:class:`RunningTurn` is fed the events of a provider one by one.
 
-* nothing but events passes, exactly one result ends them, and nothing follows it;
-* what is handed out and stored can be sent as UTF-8: halves of a surrogate pair are joined across pieces of text, and
-  lone ones become U+FFFD;
-* what was said is kept in the order in which it was said, ready to be stored, whole or cut off;
-* it knows whether the turn may be tried again within itself (G11): in a new session if the resumed one was dead, with
-  half of the history if a new session found it too large; and only while nothing was handed to the caller.
+* It refuses everything but events, and every event after the result.
+* All text can be sent as UTF-8. A surrogate pair that was split over two events is joined, and a lone half becomes
+  U+FFFD.
+* It keeps the answer in order, ready to be stored, also if the turn is cut off.
+* It decides whether to ask again within the turn (G11): in a new session if the resumed one is dead, or with half of
+  the history if a new session refused it for its size. It never asks again after anything was handed to the caller.
 
-Batch is stream read to its end: both are this one class.
+Batch is stream read to its end. Both use this class.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from fsm.reply import Reply
 __all__ = ["Answer", "RunningTurn", "Said"]
 
 NARROWINGS = 4
-"""How often in a turn less of the history is told, because a new session has refused it for its size (G11)."""
+"""How often one turn may ask again with less of the history (G11)."""
 
 Said: TypeAlias = tuple[Role, tuple[Block, ...], Mapping[str, Any] | None]
-"""One message to be stored: its role, its blocks, and what the provider keeps with it."""
+"""One message to store: its role, its blocks, and the provider's own data or None."""
 
 
 @frozen
 class Answer:
-    """What the AI said in a turn, ready to be stored.
+    """The answer of the AI in a turn, ready to be stored.
 
     Attributes:
         messages: the messages after the user's own.
@@ -61,9 +61,8 @@ class RunningTurn:
         heal: whether a dead session may be replaced within the turn.
 
     Attributes:
-        told: the size, in characters, of the history that a new session was told in the newest request; None if that
-            request resumed a session.
-        told_at_most: the window of the newest request, in characters, if an earlier one was refused for its size.
+        told: the characters of history in the newest request to a new session; None if that request resumed one.
+        told_at_most: the most characters of history in the newest request, if an earlier one was refused for its size.
 
     >>> turn = RunningTurn("ticket-42", 1)
     >>> turn.feed(TextDelta("Hello"))
@@ -99,21 +98,21 @@ class RunningTurn:
 
     @property
     def narrower(self) -> int | None:
-        """How many characters of history to tell instead, if a new session has refused the request for its size."""
+        """The characters of history to tell instead, if a new session refused the request for its size; else None."""
         is_refused = self.result is not None and self.result.subtype == TOO_LARGE
         if self.told is None or not is_refused or not self._is_silent or self._narrowed >= NARROWINGS:
             return None
         return narrower(self.told)
 
     def fitting(self, content: Sequence[Block]) -> int | None:
-        """What the turn has found out about how much a new session takes: to be remembered with the conversation.
+        """Return the most characters that a new session takes, to be remembered with the conversation.
 
         Args:
             content: the user's message.
 
         Returns:
-            How many characters to ask the next one with, history and message together. None if there is nothing to
-            remember: none was refused, or the message is larger than the history, so that it may be at fault.
+            The characters of history and message together. None if no request was refused for its size, or if the
+            message is larger than the history, so that the message may be at fault.
         """
         if self.told is None or self.result is None:
             return None
@@ -148,10 +147,10 @@ class RunningTurn:
         return said
 
     def feed(self, event: Event | object) -> list[Event]:
-        """Take the next thing that the provider yielded.
+        """Take the next event of the provider.
 
         Returns:
-            What the caller is to be handed: nothing for half a character, whose other half is still to come.
+            The events for the caller; none for half a surrogate pair, whose other half is still to come.
 
         Raises:
             ProviderError: it is not an event, or it comes after the result.
@@ -181,7 +180,7 @@ class RunningTurn:
         return [*before, event]
 
     def _take_text(self, event: TextDelta) -> list[Event]:
-        """The text that can be sent; the first half of a surrogate pair waits for the second."""
+        """Return the text that can be sent; the first half of a surrogate pair waits for the second."""
         text, self._half = self._half + event.text, ""
         if "\ud800" <= text[-1:] <= "\udbff":
             text, self._half = text[:-1], text[-1]
@@ -192,7 +191,7 @@ class RunningTurn:
         return [TextDelta(text)] if text else []
 
     def _take_half(self) -> list[Event]:
-        """The replacement for a half whose other half never came."""
+        """Return U+FFFD for a half of a surrogate pair whose other half never came."""
         half, self._half = well_formed(self._half), ""
         if not half:
             return []
@@ -200,19 +199,19 @@ class RunningTurn:
         return [TextDelta(half)]
 
     def heal(self) -> None:
-        """Forget the result of the dead session: the same turn is asked again, in a new one."""
+        """Forget the result of the dead session, before the same turn is asked again in a new one."""
         self.result = None
         self.healed = True
         self._may_heal = False
 
     def narrow(self, characters: int) -> None:
-        """Forget the refusal for size: the same turn is asked again, with so much of the history at most."""
+        """Forget the refusal for size, before the turn is asked again with at most so many characters of history."""
         self.result = None
         self.told_at_most = characters
         self._narrowed += 1
 
     def answer(self) -> Answer:
-        """What was said so far, as messages to be stored."""
+        """Return the answer so far, as messages to be stored."""
         self._take_half()
         self._flush()
         result = self.result
@@ -229,7 +228,7 @@ class RunningTurn:
         return Answer(said, result, self.healed)
 
     def end(self, state: State, status: TurnStatus) -> Reply:
-        """The turn has ended and left the conversation in this state; make the reply."""
+        """End the turn, which left the conversation in this state; return the reply."""
         said = self.answer().messages
         self._reply = Reply(
             key=self.key,
@@ -250,7 +249,7 @@ class RunningTurn:
         self._said[-1][1].append(block)
 
     def _flush(self) -> None:
-        """Make one block of the text deltas since the last block."""
+        """Join the text deltas since the last block into one block."""
         if text := "".join(self._deltas):
             self._deltas.clear()
             self._add("assistant", text_block(text))

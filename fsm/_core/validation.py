@@ -19,7 +19,7 @@ REASON_LENGTH = 512
 
 
 def json_object(metadata: Mapping[str, Any] | None, key: str) -> dict[str, Any]:
-    """The metadata as a JSON object of its own; an empty one for None.
+    """Return a copy of the metadata as a JSON object; an empty one for None.
 
     Raises:
         InvalidInput: it can't be written as JSON, or is not an object.
@@ -49,7 +49,7 @@ def check_reason(reason: object, key: str) -> None:
 
 
 def check_key(key: object, name: str = "key") -> str:
-    """The key, if it is one: 1 to 512 characters of text, no NUL, no lone surrogate.
+    """Return the key, if it is one: 1 to 512 characters of text, no NUL, no lone surrogate.
 
     Raises:
         InvalidKey: it is not; the message says why.
@@ -77,7 +77,7 @@ def check_key(key: object, name: str = "key") -> str:
 
 
 def new_id(now: datetime, chance: random.Random) -> int:
-    """A number that no other conversation has: 42 bits of milliseconds and 21 bits of chance.
+    """Return a number that no other conversation has: 42 bits of milliseconds and 21 random bits.
 
     The milliseconds come first, so that conversations which began together are stored together.
     """

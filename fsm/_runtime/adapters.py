@@ -1,7 +1,7 @@
-"""How the engine reaches the world: stores are called, providers are read, and time passes.
+"""Adapters: how the engine calls its store and its provider, and how it waits.
 
-An :class:`Adapter` is one way to do so. :class:`InlineAdapter` does everything in the caller's thread, and never waits
-on an event loop. The way of an event loop is in :mod:`fsm._runtime.loop_adapters`.
+:class:`InlineAdapter` does everything in the caller's thread. The adapter for event loops is in
+:mod:`fsm._runtime.loop_adapters`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class ProviderEvents(Protocol):
         ...
 
     async def close(self) -> None:
-        """Make the answer end, and free what it needs."""
+        """End the answer and free its resources."""
         ...
 
     def close_later(self, on_failure: OnFailure) -> None:
@@ -47,12 +47,12 @@ class ProviderEvents(Protocol):
         ...
 
     async def settle(self) -> None:
-        """Give what is closed in the background a moment to end."""
+        """Wait a moment for a close in the background."""
         ...
 
 
 class Adapter(Protocol):
-    """One way to reach the world.
+    """How the engine calls its store and its provider, and how it waits.
 
     Attributes:
         chance: the source of random numbers.
@@ -72,11 +72,11 @@ class Adapter(Protocol):
         ...
 
     async def run(self, script: Script[R]) -> R:
-        """Run a script on the store, likewise."""
+        """Run a script on the store, without blocking an event loop; a cancelled caller waits for it likewise."""
         ...
 
     def events(self, request: Request) -> ProviderEvents:
-        """Ask the provider."""
+        """Return the events of a request. The provider is asked when the first is read."""
         ...
 
     def watch(self, lease: Lease) -> None:
@@ -97,7 +97,7 @@ class Adapter(Protocol):
 
 
 class SyncStream:
-    """What a synchronous provider answers to one request; all of it blocks.
+    """The answer of a synchronous provider to one request. Every method blocks.
 
     Args:
         provider: the AI.
@@ -122,7 +122,7 @@ class SyncStream:
             close()
 
     def close_later(self, on_failure: OnFailure) -> None:
-        """Read on once in a daemon thread, so that the provider can come to its end, then close it."""
+        """Read once more in a daemon thread, so that the provider can come to its end, then close it."""
         LEFTOVERS.close_later(self.read, self.close, on_failure)
 
 
@@ -146,7 +146,7 @@ class _InlineEvents:
 
 
 class InlineAdapter(Adapter):
-    """Everything happens in the caller's thread.
+    """Calls the store and the provider in the caller's thread.
 
     Args:
         store: where the conversations are.

@@ -10,7 +10,7 @@ from fsm._core.effects import Step
 from fsm._core.validation import check_key, check_reason
 from fsm._runtime.log import LOGGER
 from fsm._runtime.scripts import Script, retried, run_alone
-from fsm._runtime.store_access import StoreErrors
+from fsm._runtime.store_errors import StoreErrors
 from fsm._runtime.worker import Worker
 from fsm.errors import Conflict, ConversationNotFound
 from fsm.records import Conversation

@@ -1,6 +1,6 @@
 """The one code path behind every manager: load, decide, commit, ask the provider, decide, commit.
 
-It is written as coroutines over an :class:`~fsm._runtime.adapters.Adapter`, the few things that touch the world. The
+It is written as coroutines over an :class:`~fsm._runtime.adapters.Adapter`, which calls the store and the provider. The
 adapter of the synchronous manager never waits on an event loop, so its coroutines run to their end in one go. The
 asynchronous manager awaits them on its loop. Batch is stream read to its end. So sync and async, batch and stream can't
 differ (G12).
@@ -28,7 +28,7 @@ from fsm._runtime.replay import ReplayedTurn, stored_reply
 from fsm._runtime.requests import Requests
 from fsm._runtime.scripts import Script, retried
 from fsm._runtime.settings import Settings
-from fsm._runtime.store_access import StoreErrors
+from fsm._runtime.store_errors import StoreErrors
 from fsm._runtime.turn_commits import TurnCommits
 from fsm._runtime.turn_queue import TurnQueue
 from fsm._runtime.turn_runner import TurnRunner
@@ -64,7 +64,7 @@ class Engine:
 
     Args:
         store: where the conversations are kept.
-        adapter: how to reach the world.
+        adapter: calls the store and the provider.
         settings: how the manager behaves.
         worker: the worker that runs the turns; None for one of this process.
     """
@@ -81,7 +81,7 @@ class Engine:
         renew_in_child(self)
 
     def renew(self) -> None:
-        """Start with an empty queue: the callers that wait in a parent are the parent's."""
+        """Start with an empty queue, as in a forked child: the callers that wait belong to the parent."""
         self.queue = TurnQueue(self.settings, self.adapter)
 
     def check_open(self, key: str | None = None) -> None:
@@ -113,7 +113,7 @@ class Engine:
 
         Raises:
             InvalidInput: an argument is not usable. Nothing was written.
-            ConversationBusy: another turn is running, and went on running for as long as may be waited.
+            ConversationBusy: another turn is running, and did not end in time.
             StoreError: the turn could not be stored; the provider has not heard of it.
         """
         self.check_open(key)
@@ -172,7 +172,7 @@ class Engine:
 
         Args:
             question: the message.
-            begun: takes in the turn while it is or may be stored, for a caller that is cut off before this returns.
+            begun: holds the turn while it is or may be stored, for a caller that is cut off before this returns.
 
         Returns:
             The turn, and the step that began it; None for a turn that is replayed.

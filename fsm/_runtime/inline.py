@@ -14,7 +14,7 @@ def run(coroutine: Coroutine[Any, Any, R]) -> R:
     """Run a coroutine that never waits to its end, and return its result.
 
     Raises:
-        RuntimeError: it has waited.
+        RuntimeError: it waited.
     """
     try:
         coroutine.send(None)

@@ -1,7 +1,7 @@
-"""What a turn leaves behind when its answer is stored: a provider's stream that is still to be closed.
+"""Leftovers: streams of providers that are still open when the answer is stored.
 
-The caller has its answer by then, and nothing that a provider does afterwards may delay it, nor the exit of the
-process. So leftovers are closed by daemon threads, started as they are needed and kept for a while.
+The caller has its answer by then. A provider that is slow to end must delay neither the caller nor the exit of the
+process. So daemon threads close leftovers. They are started when needed and kept for a while.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from fsm.fork import renew_in_child
 __all__ = ["LEFTOVERS", "Leftovers"]
 
 IDLE = 10.0
-"""For how many seconds a thread waits for more to close."""
+"""The seconds for which a thread waits for more to close."""
 
 
 MOST = 16
-"""How many providers may linger at once; one more is closed without being let come to its end."""
+"""The most providers that may come to their end at once; another one is closed at once."""
 
 
 class Leftovers:
-    """Closes what providers leave open, in the background. Any thread may use it.
+    """Closes leftovers in the background. Any thread may use it.
 
     >>> closed = threading.Event()
     >>> LEFTOVERS.close_later(bool, closed.set, print)
@@ -36,7 +36,7 @@ class Leftovers:
         renew_in_child(self)
 
     def renew(self) -> None:
-        """Start with no thread: in a new process there is none."""
+        """Start without threads, as in a new process."""
         self._lock = threading.Lock()
         self._queue: SimpleQueue[Callable[[], object]] = SimpleQueue()
         self._threads = 0
@@ -50,7 +50,7 @@ class Leftovers:
         Args:
             read_on: lets it come to its end, so that a connection can be used again.
             close: closes it, wherever it stands.
-            failed: told what the two raise.
+            failed: called with each exception of the two.
         """
         with self._lock:
             if self._idle:
@@ -72,7 +72,7 @@ class Leftovers:
                         self._idle -= 1
                         self._threads -= 1
                         return
-                continue  # something is on its way to this thread
+                continue  # another thread is about to put something there
             close()
             with lock:
                 self._idle += 1

@@ -21,7 +21,7 @@ LOGGER.addHandler(logging.NullHandler())
 
 
 def log_cleared_session(step: Step, result: Result) -> None:
-    """Log that a step cleared a dead session, if it did: the stale ids, the errors and the stop reason."""
+    """Log the ids, errors and stop reason of a session that a step found dead; nothing if it found none."""
     if any(isinstance(effect, CloseSession) for effect in step.effects):
         LOGGER.warning(
             "session.clear_completed",

@@ -1,7 +1,7 @@
-"""The way of an event loop to reach the world: the store is called in threads, and a provider is awaited.
+"""The adapter for event loops: the store is called in threads, and an asynchronous provider is awaited.
 
-What waits on a loop belongs to that loop. So each event loop has an :class:`_OfLoop`: any number of loops may use one
-manager, at once or one after the other.
+An object that tasks wait for belongs to one event loop. So each loop has an :class:`_OfLoop`, and any number of loops
+may use one manager, at once or one after the other.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 LEFTOVER = 10.0
-"""The seconds that a provider may go on after its answer is stored; then it is cancelled."""
+"""The seconds for which a provider may go on after its answer is stored, before it is cancelled."""
 
 MOMENT = 0.5
-"""The seconds that a turn waits for that, so that an event loop which ends right afterwards leaves nothing open."""
+"""The seconds for which a turn waits for that, so that a loop which ends right afterwards leaves nothing open."""
 
 
 @define(eq=False)
 class _OfLoop:
-    """What belongs to one event loop. Only that loop touches it.
+    """The objects of one event loop, used by that loop only.
 
     Attributes:
         hops: the calls of the store.
@@ -54,7 +54,7 @@ class _OfLoop:
 
 
 class LoopAdapter(Adapter):
-    """The way of an event loop to reach the world.
+    """Calls the store in threads, and the provider on the event loop or in threads.
 
     Args:
         store: where the conversations are.
@@ -93,11 +93,11 @@ class LoopAdapter(Adapter):
         return _ThreadedEvents(SyncStream(cast("Provider", self._provider), request), self)
 
     async def read(self, call: Callable[[], R]) -> R:
-        """Call a synchronous provider, in a thread where no call of a store waits for it."""
+        """Call a synchronous provider, in a thread other than those of the store."""
         return await anyio.to_thread.run_sync(call, limiter=self._loops.get().provider_threads)
 
     def spawn(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run something on this loop that nobody waits for. It ends with the loop, and handles its own errors."""
+        """Start a coroutine on this loop in the background. It ends with the loop, and handles its own errors."""
         loop = current_token().native_token
         if isinstance(loop, asyncio.AbstractEventLoop):
             tasks = self._loops.get().tasks

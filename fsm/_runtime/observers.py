@@ -1,4 +1,4 @@
-"""Observers: functions of the caller that hear of each transition after it was committed."""
+"""Observers: functions of the application, called with each transition after it was committed."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Who runs a turn: a name for this process, and whether another such name belongs to a process that is gone.
+"""The names of the owners of turns, and whether the process of an owner is gone.
 
-A turn is protected by a lease, so that a worker that died blocks its conversation no longer than that. On Linux, a
-worker on the same machine need not wait: a name tells the boot, the process and when it started, so that a process
-that is gone, or whose number was given to another, is known for certain. Elsewhere, and for other machines, nothing is
-concluded and the lease decides.
+A turn has a lease, so that a worker that died blocks its conversation no longer than the lease. On Linux, a worker on
+the same machine does not wait that long. An owner's name holds the boot, the process and its start time. So a process
+that is gone is recognised, even if another process has its number now. On other systems, and for other machines, the
+lease decides.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DEAD = frozenset({"Z", "X"})
 
 
 def name_owner() -> str:
-    """A new name for an owner in this process.
+    """Return a new name for an owner in this process.
 
     >>> is_gone(name_owner())
     False
@@ -31,7 +31,7 @@ def name_owner() -> str:
 
 
 def is_gone(owner: str) -> bool:
-    """Whether the process that gave itself this name is certainly gone."""
+    """Return whether the process of this owner is certainly gone."""
     world, _, rest = owner.partition("/")
     pid, _, rest = rest.partition("/")
     started, _, _ = rest.partition("/")
@@ -42,7 +42,7 @@ def is_gone(owner: str) -> bool:
 
 
 def _is_no_process(pid: int) -> bool:
-    """Whether no living process has this number; ``/proc`` alone may hide those of other users."""
+    """Return whether no living process has this number; ``/proc`` alone may hide those of other users."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -53,7 +53,7 @@ def _is_no_process(pid: int) -> bool:
 
 
 def _world() -> str:
-    """Names the set of processes that this one can see: the boot and the process namespace."""
+    """Return the boot and the process namespace: they name the set of processes that this one can see."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
         namespace = Path("/proc/self/ns/pid").readlink().name
@@ -63,7 +63,7 @@ def _world() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """When a process started, in ticks since the boot; None if it can't be seen, or is dead and only not buried."""
+    """Return when a process started, in ticks since the boot; None if it can't be seen or is a zombie."""
     fields = _stat(pid)
     return None if not fields or fields[0] in DEAD else fields[19]
 
@@ -74,7 +74,7 @@ def _state(pid: int) -> str | None:
 
 
 def _stat(pid: int) -> list[str]:
-    """What Linux tells of a process, from its state on; empty if it can't be seen."""
+    """Return the fields of ``/proc/PID/stat`` from the state on; empty if the process can't be seen."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(") ")[2].split()
     except OSError:

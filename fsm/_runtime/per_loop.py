@@ -1,4 +1,4 @@
-"""One value for each event loop: what waits on a loop can't be shared by two of them."""
+"""One value for each event loop, since objects that tasks wait for can't be shared by two loops."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class PerLoop(Generic[T]):
-    """One value for each event loop, made when it is first asked for there, and forgotten with the loop.
+    """One value for each event loop, made at the first use there, and forgotten with the loop.
 
     Any thread may use it; a value is only ever handed out on its own loop.
 
@@ -38,12 +38,12 @@ class PerLoop(Generic[T]):
         renew_in_child(self)
 
     def renew(self) -> None:
-        """Forget the values of all loops: those of a parent do not run in its child."""
+        """Forget the values of all loops, as in a forked child: the loops of the parent do not run there."""
         self._lock = threading.Lock()
         self._values: WeakKeyDictionary[object, T] = WeakKeyDictionary()
 
     def get(self) -> T:
-        """The value of the loop that runs in this thread."""
+        """Return the value of the loop that runs in this thread."""
         loop = current_token().native_token
         with self._lock:
             if loop not in self._values:

@@ -1,8 +1,8 @@
-"""Keeping the lease of a turn whose provider is at work, though it says nothing that its caller could see.
+"""The leases of running turns, renewed while their providers give signs of life.
 
-A provider calls ``request.alive()`` for every sign of life. That only notes the time (:class:`Lease`). One daemon
-thread a process, the :class:`Keeper`, looks at all leases now and then, and renews one that is half over if there was a
-sign of life since it was renewed last.
+A provider calls ``request.alive()`` for every sign of life. The call only notes the time (:class:`Lease`). Each process
+has one daemon thread, the :class:`Keeper`, which looks at all leases now and then. It renews a lease that is half over
+if there was a sign of life since the last renewal.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from fsm.fork import renew_in_child
 __all__ = ["KEEPER", "Keeper", "Lease"]
 
 LOOKS = 10
-"""How often in the length of a lease the keeper looks at it."""
+"""The number of looks of the keeper during one lease."""
 
 
 class Lease:
-    """When the provider of one turn last gave a sign of life. Any thread may call :meth:`sign`.
+    """The time of the newest sign of life of one turn's provider. Any thread may call :meth:`sign`.
 
     Args:
-        length: how long the lease is, in seconds.
-        clock: the manager's, which the lease is counted by.
-        renew: called by the keeper with the time of the newest sign of life; it sees to its own errors.
+        length: the length of the lease, in seconds.
+        clock: the manager's clock, by which the lease is counted.
+        renew: called by the keeper with the time of the newest sign of life; it handles its own errors.
     """
 
     def __init__(self, length: float, clock: Callable[[], datetime], renew: Callable[[datetime], object]) -> None:
@@ -36,7 +36,7 @@ class Lease:
         self._signed_at: datetime | None = None
 
     def sign(self) -> None:
-        """Note that the provider is alive: no lock, no I/O."""
+        """Note that the provider is alive, without a lock and without I/O."""
         self._signed_at = self._clock()
 
     def look(self) -> None:
@@ -54,7 +54,7 @@ class Keeper:
         renew_in_child(self)
 
     def renew(self) -> None:
-        """Start with nothing to keep: what a parent's process runs is not the child's."""
+        """Start without leases, as in a forked child: the turns of a parent belong to the parent."""
         self._changed = threading.Condition(threading.Lock())
         self._leases: dict[int, Lease] = {}
         self._thread: threading.Thread | None = None
@@ -71,7 +71,7 @@ class Keeper:
                 self._changed.notify()
 
     def let_go(self, lease: Lease) -> None:
-        """Look at this lease no more."""
+        """Stop looking at this lease."""
         with self._changed:
             self._leases.pop(id(lease), None)
 
@@ -81,7 +81,7 @@ class Keeper:
                 lease.look()
 
     def _pause(self) -> list[Lease]:
-        """Wait until it is time to look again; without an end while nothing runs."""
+        """Wait until it is time to look again, without a timeout while no turn runs; return the leases."""
         with self._changed:
             shortest = min((lease.length for lease in self._leases.values()), default=None)
             pause = None if shortest is None else shortest / LOOKS

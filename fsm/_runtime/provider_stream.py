@@ -1,6 +1,6 @@
 """The answers of a provider to the requests of one turn: read, closed, or left to the background.
 
-Whatever a provider raises becomes an error that names the conversation. What it raises while it is closed is only
+Every exception of a provider becomes an error that names the conversation. An exception while it is closed is only
 logged: the outcome of the turn matters more than a failed clean-up.
 """
 
@@ -34,7 +34,7 @@ class ProviderStream:
         self._left: ProviderEvents | None = None
 
     def __enter__(self) -> None:
-        """Begin a block that reads events; whatever the provider raises in it becomes an error that names the turn."""
+        """Begin a block that reads events; an exception of the provider in it becomes an error that names the turn."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -65,7 +65,7 @@ class ProviderStream:
         return event
 
     async def close(self) -> None:
-        """Make the answer end, and wait for that."""
+        """End the answer, and wait for that."""
         events, self._events = self._events, None
         if events is None:
             return
@@ -75,14 +75,14 @@ class ProviderStream:
             self._log_failure(error)
 
     def close_later(self) -> None:
-        """Close it in the background: the answer is stored, and what the provider does now delays nobody."""
+        """Close it in the background, after the answer was stored."""
         events, self._events = self._events, None
         if events is not None:
             events.close_later(self._log_failure)
             self._left = events
 
     async def settle(self) -> None:
-        """Give what was left to the background a moment to end."""
+        """Wait a moment for the close in the background."""
         if self._left is not None:
             await self._left.settle()
 

@@ -1,4 +1,4 @@
-"""A turn whose idempotency key is known: its stored events are handed out again, and nothing is asked (G13)."""
+"""The replay of a stored turn whose idempotency key is used again: the provider is not asked (G13)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["ReplayedTurn", "stored_events", "stored_reply"]
 
 
 class ReplayedTurn:
-    """A turn that had ended before: it hands out its stored events, and has its stored reply (G13).
+    """A turn that had ended before, with its stored events and its stored reply (G13).
 
     Args:
         reply: the stored reply.
@@ -90,7 +90,7 @@ def stored_events(messages: Sequence[Message], result: Result | None) -> list[Ev
 
 
 def _event(block: Block) -> Event | None:
-    """Return the event that a stored block was, or None if no event tells it, such as a thought."""
+    """Return the event of a stored block, or None for a block without one, such as a thought."""
     match block["type"]:
         case "text":
             return TextDelta(text_of([block]))

@@ -1,7 +1,7 @@
-"""The history of a request: what a new session is told, and the transcript of a resumed one (G3).
+"""The history of a request: the past that a new session is told, or the transcript of a resumed one (G3).
 
-A history is made from rows and from nothing else. The same rows make the same history, so that what a session was
-opened with is sent again word for word with each later message. Everything here blocks while it reads the store.
+A history is a function of stored rows. So a session's opening is sent again word for word with each later message.
+Everything here blocks while it reads the store.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from fsm._core.table import State
 from fsm._runtime.settings import Settings
-from fsm._runtime.store_access import StoreErrors
+from fsm._runtime.store_errors import StoreErrors
 from fsm.content import Block
 from fsm.context import from_beginning, has_beginning, rebuild, with_results
 from fsm.records import Conversation, Message
@@ -32,7 +32,7 @@ class Requests:
         self._settings = settings
 
     def reads_history(self, conversation: Conversation) -> bool:
-        """Return whether the running turn's request has a history at all; without one, nothing has to be read."""
+        """Return whether the running turn's request has a history, so that the store has to be read."""
         if conversation.state is State.ACTIVE:
             return self._settings.wants_transcript or self._settings.wants_tool_results
         return conversation.turn_count > 1
@@ -64,7 +64,7 @@ class Requests:
         content: Sequence[Block],
         characters: int | None = None,
     ) -> tuple[Message, ...]:
-        """Return what a session after ``last_session`` is told of the conversation until then."""
+        """Return the history for a session that follows ``last_session``."""
         if last_session < 1 or conversation.turn_count < 2:
             return ()
         window = self._settings.context
@@ -75,7 +75,7 @@ class Requests:
             limit *= 4  # a turn that is larger than the window is told from its beginning (G22)
             told = self._told(conversation, 1, last_session, limit)
         messages: Sequence[Message] = self._with_results(told, conversation, content, 1, last_session, limit)
-        if len(told) >= limit:  # nothing from before what was read, so that there is no gap
+        if len(told) >= limit:  # drop a turn that was not read whole, so that there is never a gap
             messages = from_beginning([message for message in messages if message.number >= told[0].number])
         return rebuild(messages, window, content)
 

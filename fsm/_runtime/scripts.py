@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from fsm._core.effects import Step
-from fsm._runtime.store_access import StoreErrors, as_store_error
+from fsm._runtime.store_errors import StoreErrors, as_store_error
 from fsm.errors import Conflict
 from fsm.store import BatchingStore, Store
 

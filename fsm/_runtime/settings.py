@@ -21,7 +21,7 @@ from fsm.store import Store
 __all__ = ["OnBusy", "Settings", "check_store", "utc_now"]
 
 OnBusy: TypeAlias = Literal["raise", "wait"]
-"""What to do when another turn runs in the conversation."""
+"""The answer to a message while another turn runs: ``raise`` an error, or ``wait``."""
 
 
 LEASE = 600.0
@@ -31,7 +31,7 @@ MARGIN = 60.0
 """The seconds by which a lease is longer than the longest silence of its provider."""
 
 LONGEST = 10 * 365 * 24 * 3600.0
-"""The longest time that can be waited for, in seconds: ten years."""
+"""The longest duration that is accepted, in seconds: ten years."""
 
 
 def utc_now() -> datetime:
@@ -84,7 +84,7 @@ _DEFAULTS = BaseProvider()
 
 
 def _declared(provider: object, name: str) -> Any:
-    """Return what a provider declares, or the default of :class:`fsm.BaseProvider` if it is no subclass of that."""
+    """Return a hook of a provider, or the default of :class:`fsm.BaseProvider` if the provider lacks it."""
     return getattr(provider, name, getattr(_DEFAULTS, name))
 
 
@@ -119,7 +119,7 @@ class Settings:
 
     @cached_property
     def lease_seconds(self) -> float:
-        """The length of a lease in seconds: as asked for, or longer than the provider may be silent."""
+        """The length of a lease in seconds: the one given, or the provider's longest silence and a margin."""
         if self.lease is not None:
             return self.lease
         return max(LEASE, (self.longest_silence or 0.0) + MARGIN)
@@ -131,7 +131,7 @@ class Settings:
 
     @classmethod
     def of(cls, store: Store, provider: object, ways: tuple[str, ...], **options: Any) -> Settings:
-        """Return the settings of a manager, and introduce its provider to its store.
+        """Return the settings of a manager, and attach its provider to its store.
 
         Args:
             store: where its conversations are kept.
@@ -166,5 +166,5 @@ def check_store(store: object) -> None:
 
 
 def _shown(thing: object) -> str:
-    """Return the type of what was passed, not itself: a text may be a URL with a password."""
+    """Return the type of an argument, not the argument: a text may be a URL with a password."""
     return f"the class {thing.__name__}" if isinstance(thing, type) else f"of type {type(thing).__name__}"

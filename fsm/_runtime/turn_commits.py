@@ -1,7 +1,7 @@
 """The commits of one running turn: each is decided from the newest snapshot, and again if another writer was first.
 
-What a turn writes is written once, on top of what is there, whatever other writers do meanwhile. What a crashed
-database has forgotten of the turn is stored again before anything is written on top of it.
+A turn's writes are stored once, on top of the newest rows, also if other writers commit meanwhile. If a database
+crashed and forgot commits of the turn, they are stored again first.
 
 Each commit is a script (:mod:`fsm._runtime.scripts`). The lease is renewed in the keeper's own thread.
 """
@@ -21,7 +21,7 @@ from fsm._core.turn import Answer
 from fsm._runtime.log import LOGGER
 from fsm._runtime.scripts import Script, retried
 from fsm._runtime.settings import Settings
-from fsm._runtime.store_access import StoreErrors, known_dead
+from fsm._runtime.store_errors import StoreErrors
 from fsm.errors import Conflict, ConversationNotFound, FSMError, StoreError, TurnSuperseded
 from fsm.events import Result
 from fsm.records import Conversation, TurnStatus
@@ -71,7 +71,7 @@ class TurnCommits:
                 result=result,
                 now=self._settings.clock(),
                 lease=self._settings.lease_length,
-                dead=known_dead(self._store, conversation, result.session_id),
+                dead=_known_dead(self._store, conversation, result.session_id),
             )
 
         return self._make(decision)
@@ -93,7 +93,7 @@ class TurnCommits:
                 result=result,
                 answer=answer,
                 now=self._settings.clock(),
-                dead=known_dead(self._store, conversation, result.session_id),
+                dead=_known_dead(self._store, conversation, result.session_id),
                 fitted=fitted,
             )
 
@@ -103,7 +103,7 @@ class TurnCommits:
         """End the turn without a result.
 
         Args:
-            answer: what the AI has said so far.
+            answer: the answer so far.
 
         Returns:
             ``interrupted``. If this worker had stored an end although its commit was cut off, the status of that.
@@ -135,7 +135,7 @@ class TurnCommits:
                 answer=answer,
                 now=self._settings.clock(),
                 resumed=resumed,
-                dead=known_dead(self._store, conversation, resumed, named),
+                dead=_known_dead(self._store, conversation, resumed, named),
             )
 
         self.conversation = yield from self._look_again()
@@ -161,7 +161,7 @@ class TurnCommits:
 
     @property
     def lease_left(self) -> timedelta:
-        """How much of the lease is left, by the manager's clock."""
+        """The rest of the lease, by the manager's clock."""
         running = self.conversation.running
         return timedelta.max if running is None else running.until - self._settings.clock()
 
@@ -189,7 +189,7 @@ class TurnCommits:
                 if found is not None and found.id == self.conversation.id:
                     self._renew(found, signed_at)
         except TurnSuperseded:
-            return  # the turn itself finds that out
+            return  # the reader of the turn gets this error at its next commit
         except Exception as error:  # noqa: BLE001  # a store is somebody else's code; the keeper tries again soon
             fields = {"conversation": self.conversation.key, "turn": self._turn.number, "error": type(error).__name__}
             LOGGER.warning("lease.renew_failed", extra=fields)
@@ -229,10 +229,10 @@ class TurnCommits:
         return retried(attempt)
 
     def _look_again(self) -> Script[Conversation]:
-        """Return the conversation as it stands, after storing again what the database has forgotten of this turn.
+        """Return the newest snapshot, after storing again the commits of this turn that the database forgot.
 
-        A server that crashes forgets commits that it was not told to sync. Unless the store is a strict one, these are
-        all of a turn but its end. If nothing else has happened since, the very same steps can be stored once more.
+        A server that crashes forgets commits that were not synced. With ``durability="acknowledged"`` these are all
+        commits of a turn but its end. If nothing else was committed since, the same steps can be stored again.
 
         Raises:
             ConversationNotFound: the conversation was deleted, and must not come back.
@@ -281,5 +281,14 @@ class TurnCommits:
 
     @property
     def _store_epoch(self) -> int:
-        """See :attr:`fsm.BaseStore.epoch`; a store that is no subclass of that forgets nothing."""
+        """The store's :attr:`~fsm.BaseStore.epoch`; 0 for a store that has none."""
         return int(getattr(self._store, "epoch", 0))
+
+
+def _known_dead(store: Store, conversation: Conversation, *session_ids: str | None) -> frozenset[str]:
+    """Return the ids, of these, that were reported dead. The id that is held is never among them (G2)."""
+    unknown = {named for named in session_ids if named is not None and named != conversation.session_id}
+    if not unknown:
+        return frozenset()
+    with StoreErrors(conversation.key):
+        return store.dead(conversation, unknown)

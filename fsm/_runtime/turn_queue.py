@@ -1,4 +1,4 @@
-"""Waiting for a conversation: until this caller is first, and until no other turn is running.
+"""The queue of callers that wait for a busy conversation.
 
 Inside a process, callers wait in order. Between processes, each looks now and then, with jitter.
 """
@@ -24,7 +24,7 @@ __all__ = ["Queues", "Ticket", "TurnQueue"]
 R = TypeVar("R")
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.002, 0.1
-"""The pause between two looks at a busy conversation, in seconds."""
+"""The shortest and the longest pause between two looks at a busy conversation, in seconds."""
 
 
 @frozen
@@ -39,7 +39,7 @@ class Ticket:
 
 
 class Queues:
-    """A queue for each key that anybody waits for. Any number of threads may use it.
+    """A queue of callers for each key. Any number of threads may use it.
 
     >>> queues = Queues()
     >>> with queues.ticket("k") as first, queues.ticket("k") as second:
@@ -97,7 +97,7 @@ class TurnQueue:
             busy_timeout: the seconds to wait; None for as long as the settings say.
 
         Raises:
-            ConversationBusy: another turn is running, and went on for as long as may be waited.
+            ConversationBusy: another turn is running, and did not end in time.
         """
         try:
             if self._settings.on_busy == "raise":
@@ -110,7 +110,7 @@ class TurnQueue:
             raise
 
     async def _wait_for(self, key: str, ticket: Ticket, attempt: Callable[[], Script[R]], timeout: float) -> R:
-        """Attempt it as soon as this ticket is the first and the conversation is free."""
+        """Attempt it when this ticket is the first, until the conversation is free."""
         deadline = self._adapter.elapsed() + timeout
         pause = SHORTEST_PAUSE
         busy = ConversationBusy(f"others have waited for {self._settings.busy_timeout} s before; try again later", key)

@@ -1,6 +1,6 @@
 """A turn at work: it asks its provider, feeds the running turn, heals, and stores how the turn ended.
 
-A turn ends by its result, by an exception, by a cancellation, or because its caller walked away. However it ends, it is
+A turn ends by its result, by an exception, by a cancellation, or because its caller stops reading. In each case it is
 ended in the store once, and its provider is closed.
 """
 
@@ -35,8 +35,8 @@ from fsm.reply import Reply
 __all__ = ["TurnRunner"]
 
 UNASKED = timedelta(seconds=1)
-"""How long after its begin a turn may ask its provider without a look at who owns it. A caller that comes back later
-may have been superseded meanwhile, and the session that it was to resume may be dead (G2)."""
+"""The time after its begin in which a turn may ask its provider without a look at the store. A caller that reads later
+may have been superseded, and the session that it was to resume may be dead (G2)."""
 
 
 class TurnRunner:
@@ -45,7 +45,7 @@ class TurnRunner:
     One task or thread at a time reads it. The keeper's thread writes only the time of its lease.
 
     Args:
-        adapter: how to reach the world.
+        adapter: calls the store and the provider.
         settings: how the manager behaves.
         requests: makes the provider's requests.
         commits: the commits of this turn.
@@ -104,7 +104,7 @@ class TurnRunner:
 
         Raises:
             ProviderError: the provider broke its contract.
-            StoreError: the store refused; ``error.reply`` holds what was answered (G16).
+            StoreError: the store refused; ``error.reply`` holds the answer (G16).
             TurnSuperseded: another worker or a reset has ended the turn (G10).
             InvalidInput: the turn is read in another process than the one that began it.
         """
@@ -143,7 +143,7 @@ class TurnRunner:
         return self._ready.popleft() if self._ready else None
 
     async def close(self) -> None:
-        """End the turn as ``interrupted`` if it has not ended: its caller walks away.
+        """End the turn as ``interrupted`` if it has not ended: its caller stops reading.
 
         In a forked child this is a no-op: the turn is the parent's.
         """
@@ -171,7 +171,7 @@ class TurnRunner:
     # The provider
 
     async def _make_request(self) -> Request:
-        """Make the request that the provider is asked next; this finds out whether the turn was superseded."""
+        """Make the next request to the provider, after a check that the turn was not superseded."""
         if self._commits.lease_left <= self._settings.lease_length - UNASKED:
             await self._adapter.run(self._commits.extend())
         conversation, characters = self._commits.conversation, self._turn.told_at_most
@@ -214,7 +214,7 @@ class TurnRunner:
     # The end
 
     def _finished(self, step: Step, result: Result) -> None:
-        """The end with a result is stored."""
+        """Finish the turn, after its end with a result was stored."""
         tell_observers(self._settings.observers, step)
         log_cleared_session(step, result)
         self._over(decide.status_of(result))
@@ -243,7 +243,7 @@ class TurnRunner:
         self._over(status, cause)
 
     async def _end_after(self, error: BaseException) -> None:
-        """End the turn because of an error that its caller is going to get."""
+        """End the turn because of an error, before the error is raised to the caller."""
         await self._provider.close()
         if isinstance(error, TurnSuperseded):
             await self._record_late()
@@ -265,7 +265,7 @@ class TurnRunner:
         """Make the reply of a turn whose end the store has refused to write (G16)."""
         result = self._turn.result
         self._over(TurnStatus.INTERRUPTED if result is None else decide.status_of(result), error)
-        if isinstance(error, StoreError):  # what the store refused may have been at fault
+        if isinstance(error, StoreError):  # the answer itself may be the reason for the refusal
             await self._adapter.run(self._commits.release())
 
     async def _cut_off(self, error: BaseException) -> None:
@@ -279,14 +279,14 @@ class TurnRunner:
 
     @contextmanager
     def _left_afterwards(self) -> Iterator[None]:
-        """Let the turn leave its manager at the end of a block, whatever is raised in it."""
+        """Let the turn leave its manager at the end of a block, also if the block raises."""
         try:
             yield
         finally:
             self._leave()
 
     def _leave(self) -> None:
-        """This manager does not run the turn any more."""
+        """Take the turn off this manager: it does not run any more."""
         self._is_over = True
         self._adapter.let_go(self._lease)
         self._worker.remove(self)

@@ -1,4 +1,4 @@
-"""A worker: one manager in one process, the name under which it runs turns, and the turns that it runs."""
+"""A worker: one manager in one process, with its name and the turns that it runs."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class _Turn(Protocol):
 
 
 class Worker:
-    """One manager in this process. A forked child has another name, and runs no turn of its parent.
+    """One manager in this process. A forked child has another name, and does not run the turns of its parent.
 
-    A turn that its reader has dropped is not among those that run, though it never ended.
+    A turn that its reader has dropped does not count as running, although it never ended.
 
     Args:
         name: the name, or None for one that tells the process.
@@ -38,18 +38,18 @@ class Worker:
         renew_in_child(self)
 
     def renew(self) -> None:
-        """Start afresh in this process: turns that run in its parent are the parent's."""
+        """Take a new name and forget all turns, as in a forked child: those turns belong to the parent."""
         self.name = self._given or name_owner()
         for turn in list(self._turns.values()):
             turn.leave_to_parent()
         self._turns.clear()
 
     def add(self, turn: _Turn) -> None:
-        """Take in a turn before others can see it in the store, where it must not look abandoned."""
+        """Register a turn. Do it before the turn is stored, or other callers may take it for an abandoned one."""
         self._turns[turn.key, turn.number] = turn
 
     def remove(self, turn: _Turn) -> None:
-        """Let go of a turn; a no-op if it is not there."""
+        """Unregister a turn; a no-op if it is not registered."""
         if self._turns.get((turn.key, turn.number)) is turn:
             del self._turns[turn.key, turn.number]
 

@@ -1,4 +1,4 @@
-"""What differs between databases: how to connect, how to begin a transaction, the meaning of an error.
+"""The differences between databases: how to connect, how to begin a transaction, the meaning of an error.
 
 Tables, statements and the store are the same for all of them. :meth:`Dialect.begin` and :meth:`Dialect.transact` decide
 the durability of each transaction.
@@ -25,7 +25,7 @@ class Refusal:
 
     Attributes:
         statement: the statement.
-        error: what the database raised, or None if the statement has changed another number of rows than one.
+        error: the exception of the database, or None if the statement did not change exactly one row.
     """
 
     statement: Statement
@@ -48,7 +48,7 @@ class Pooling:
 
 
 class CommitCutOff(Exception):
-    """Something other than the database's answer has ended the wait for a commit, such as a signal's handler."""
+    """The wait for a commit was ended by something else than the database's answer, such as a signal's handler."""
 
 
 class Dialect(Protocol):
@@ -119,7 +119,7 @@ class Dialect(Protocol):
         ...
 
     def learn(self, error: PeeweeException) -> None:
-        """Give up what an error shows to be useless: connections, prepared statements."""
+        """Give up the connections or prepared statements that an error shows to be useless."""
         ...
 
     def has_secret(self, text: str) -> bool:
@@ -131,7 +131,7 @@ class Dialect(Protocol):
         ...
 
     def before_fork(self) -> None:
-        """Close what a child must not inherit."""
+        """Close the connections that a child must not inherit."""
         ...
 
     def renew(self) -> None:
@@ -140,7 +140,7 @@ class Dialect(Protocol):
 
 
 def cause_of(error: BaseException | None) -> BaseException | None:
-    """Return what the driver raised; each of peewee's own calls wraps it once more.
+    """Return the exception of the driver, which peewee wraps once or more.
 
     >>> from peewee import OperationalError
     >>> cause_of(OperationalError(OperationalError(KeyError("k"))))

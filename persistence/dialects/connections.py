@@ -18,13 +18,13 @@ __all__ = ["Connections", "FileDatabase"]
 
 
 class Opened:
-    """What is open.
+    """The connection of one thread, and its state.
 
     Attributes:
-        cursor: the cursor reused for all writes, or None if no connection is open. Making one costs as much as a
-            statement. The connection does not keep it: the two would keep each other, and be closed late.
-        file: what names the file, wherever that is moved; None for ``:memory:``.
-        synced: what the connection was last told about syncing.
+        cursor: the cursor reused for all statements, or None if no connection is open. The connection holds it only
+            weakly, since a reference cycle would be closed late.
+        file: the device and inode of the file; None for ``:memory:``.
+        synced: the last setting of ``PRAGMA synchronous``: True for FULL, False for NORMAL, None if it was not set.
     """
 
     cursor: Any = None
@@ -33,17 +33,17 @@ class Opened:
 
 
 class _OpenedByThread(threading.local, Opened):
-    """What each thread has open."""
+    """The connection of each thread."""
 
 
 class Connections:
     """The connections of one store.
 
-    Each thread has its own, and only that thread uses it; the one of ``:memory:`` is shared by all, in turns. They are
-    closed and forgotten while no other thread is inside a call of the store.
+    Each thread has its own, and only that thread uses it. Threads share the one of ``:memory:``, in turns. Connections
+    are closed and forgotten while no other thread is inside a call of the store.
 
     Attributes:
-        mine: what the calling thread has open.
+        mine: the connection of the calling thread.
         all: the open connections of all threads, each with its cursor.
     """
 
@@ -52,14 +52,14 @@ class Connections:
         self._start()
 
     def keep(self, connection: Any, file: tuple[int, int] | None) -> None:
-        """Keep what the calling thread has opened."""
+        """Register the connection that the calling thread has opened."""
         self.mine.cursor = connection.cursor()
         self.all[connection] = weakref.ref(self.mine.cursor)
         self.mine.file = file
         self.mine.synced = None
 
     def forget(self) -> list[tuple[Any, Any]]:
-        """Return all connections, each with its cursor, and keep none: a thread opens its next one when it needs it."""
+        """Return all connections, each with its cursor, and forget them. A thread opens its next one when needed."""
         found = [(connection, cursor()) for connection, cursor in self.all.items()]
         self._start()
         return found
@@ -90,7 +90,7 @@ class FileDatabase(SqliteDatabase):
     def _connect(self) -> Any:
         file = file_at(self.database)
         if file is None and self.database != MEMORY:
-            raise StoreError(f"the database file {self.database!r} is gone; put it back")  # and don't start another
+            raise StoreError(f"the database file {self.database!r} is gone; put it back")  # SQLite would create another
         INHERITED.check(file, self.database)
         connection: _Connection = super()._connect()  # type: ignore[misc]  # missing in the stubs
         self._connections.keep(connection, file)

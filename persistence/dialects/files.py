@@ -1,8 +1,8 @@
-"""Database files: how one is created, and what names it wherever it is moved.
+"""Database files: creating one, and recognising one that was moved.
 
-POSIX drops all locks of a process on a file when the process closes any descriptor of it. SQLite's locks are such
-locks. So no descriptor of a file that SQLite may have open is ever closed here: a missing file is made beside its
-name, closed, and only then given the name.
+When a process closes any descriptor of a file, POSIX drops all of its locks on the file, and so SQLite's. So this
+module never closes a descriptor of a file that SQLite may have open. A missing file is made under another name, closed,
+and only then given its name.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from fsm.errors import StoreError
 __all__ = ["create_private", "file_at"]
 
 _KEPT: list[int] = []
-"""Descriptors that must not be closed: of files that were created where a file can't have two names."""
+"""Descriptors that must not be closed: of files on a file system without hard links."""
 
 
 def file_at(path: str) -> tuple[int, int] | None:
-    """Return what names the file at a path, wherever that is moved, or None if there is none."""
+    """Return the device and inode of the file at a path, or None if there is none."""
     try:
         found = os.stat(path)
     except (OSError, ValueError):
@@ -50,7 +50,7 @@ def create_private(path: str) -> None:
 
 
 def _check_writable(target: str) -> None:
-    """See that a file can be written, without opening it."""
+    """Raise OSError if a file can't be written; the file is not opened."""
     if os.path.isdir(target):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not os.access(target, os.R_OK | os.W_OK):
@@ -61,7 +61,7 @@ def _create(target: str) -> None:
     beside = f"{os.path.dirname(target)}/.{uuid.uuid4().hex}"
     os.close(os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     try:
-        with suppress(FileExistsError):  # somebody else was first
+        with suppress(FileExistsError):  # another process was first
             os.link(beside, target)
     except OSError:
         with suppress(FileExistsError):

@@ -1,4 +1,4 @@
-"""What a forked child inherits of open databases, and must neither use nor close."""
+"""The connections to SQLite files that a forked child inherits and must neither use nor close."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ __all__ = ["INHERITED"]
 
 
 class _Inherited:
-    """What this process has inherited; only the hook that runs in a forked child writes here."""
+    """The inherited connections of this process. Only the hook that runs in a forked child writes here."""
 
     def __init__(self) -> None:
         self._files: set[tuple[int, int] | None] = set()
 
     def keep(self, connections: Iterable[Any], file: tuple[int, int] | None) -> None:
-        """Keep connections to a file from being closed as long as this process lives, even when it ends.
+        """Keep connections to a file from being closed in this process, even when it ends.
 
         Closing one would write to the file, and remove the log that the parent is writing.
         """
@@ -27,10 +27,10 @@ class _Inherited:
             self._files.add(file)
 
     def check(self, file: tuple[int, int] | None, path: str) -> None:
-        """See that SQLite has no connection to a file from before the fork.
+        """Refuse a file to which SQLite has a connection from before the fork.
 
         Raises:
-            StoreError: it has one. SQLite would take the locks of the parent for its own, and commits would be lost.
+            StoreError: there is one. SQLite would take the locks of the parent for its own, and commits would be lost.
         """
         if file in self._files:
             raise StoreError(
@@ -40,4 +40,4 @@ class _Inherited:
 
 
 INHERITED = _Inherited()
-"""What this process has inherited."""
+"""The inherited connections of this process."""

@@ -1,8 +1,8 @@
 """The pool of connections to a PostgreSQL server.
 
 peewee's own pool asks the server before each use of a connection, takes the oldest one first, and closes an idle one
-only when somebody asks for it. This one notices a lost connection when it is used, and takes the newest first, so that
-the others become idle and a timer closes them.
+only when the next is taken. This pool notices a lost connection when it is used. It takes the newest one first, so that
+the others stay idle and a timer closes them.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ __all__ = ["Pool", "is_broken"]
 
 @frozen
 class _Idle:
-    """A connection that nobody uses.
+    """A connection that is not in use.
 
     Attributes:
         connection: the connection.
-        since: when it was put back, in seconds of the monotonic clock.
+        since: the time when it was put back, in seconds of the monotonic clock.
     """
 
     connection: Any
@@ -40,18 +40,18 @@ class _Idle:
 
 
 class Pool(Psycopg3Database):
-    """peewee's database, whose threads take connections from a pool and put them back.
+    """peewee's database, with a pool of connections.
 
-    All threads share the attributes, under ``_changed``. A connection belongs to the thread that has taken it, until
-    that puts it back. A forked child forgets all of it.
+    The lock of ``_changed`` guards the attributes. A connection belongs to the thread that took it, until that thread
+    puts it back. A forked child forgets all connections.
 
     Args:
         open_one: opens a connection.
-        pooling: how many are kept, and how long.
-        timeout: seconds to wait for a connection that is free.
+        pooling: the most connections, and the longest time for which one may be idle.
+        timeout: the seconds to wait for a free connection.
 
     Attributes:
-        epoch: how many times a connection was found lost.
+        epoch: the number of connections that were found lost.
         prepares: whether connections may prepare statements; once False, it stays so.
     """
 
@@ -63,13 +63,13 @@ class Pool(Psycopg3Database):
         self._timeout = timeout
         self._start()
         super().__init__("postgresql://")  # type: ignore[no-untyped-call]  # playhouse has no types
-        self._lock = nullcontext()  # what it guards is kept by thread, and to connect must not hold up the others
+        self._lock = nullcontext()  # its state is kept by thread, and connecting must not block other threads
 
     def _start(self) -> None:
         self._changed = threading.Condition(threading.Lock())
         self._idle: list[_Idle] = []  # in the order in which they were put back
         self._taken: dict[int, Any] = {}
-        self._count = 0  # all of them, and those that are being opened
+        self._count = 0  # open connections, and those that are being opened
         self._timer: threading.Timer | None = None
 
     def _connect(self) -> Any:
@@ -82,10 +82,10 @@ class Pool(Psycopg3Database):
         return connection
 
     def _take(self) -> Any:
-        """Take an idle connection; None if one may be opened instead.
+        """Take an idle connection; return None if one may be opened instead.
 
         Raises:
-            OperationalError: all are in use for as long as one may wait.
+            OperationalError: all were in use until the timeout.
         """
         deadline = time.monotonic() + self._timeout
         with self._changed:
@@ -110,13 +110,13 @@ class Pool(Psycopg3Database):
             raise
 
     def _drop(self) -> None:
-        """There is one connection less."""
+        """Count one connection less."""
         with self._changed:
             self._count -= 1
             self._changed.notify()
 
     def _close(self, conn: Any) -> None:
-        """Put a connection back, unless it is of no use any more."""
+        """Put a connection back, unless it is broken."""
         is_sound = _is_sound(conn)
         with self._changed:
             if self._taken.pop(id(conn), None) is None:
@@ -130,7 +130,7 @@ class Pool(Psycopg3Database):
             self._drop()
 
     def lose(self) -> None:
-        """A connection was lost, so the others may be: close those that are idle."""
+        """Close the idle connections, after one was lost: the others may be lost too."""
         self.epoch += 1
         self._close_idle(0)
 
@@ -140,7 +140,7 @@ class Pool(Psycopg3Database):
         self._close_idle(0)
 
     def _close_idle(self, seconds: float) -> None:
-        """Close the connections that were idle for so many seconds."""
+        """Close the connections that have been idle for so many seconds."""
         with self._changed:
             oldest = time.monotonic() - seconds
             stale = [idle.connection for idle in self._idle if idle.since <= oldest]
@@ -153,7 +153,7 @@ class Pool(Psycopg3Database):
     # Idle connections
 
     def _watch(self) -> None:
-        """See that a timer runs as long as a connection is idle."""
+        """Start a timer if a connection is idle and none runs."""
         if self._timer is not None or not self._idle or self._pooling.idle >= threading.TIMEOUT_MAX:
             return
         due = self._idle[0].since + self._pooling.idle - time.monotonic()
@@ -164,7 +164,7 @@ class Pool(Psycopg3Database):
             self._timer = timer
 
     def tick(self) -> None:
-        """Close what has been idle for too long."""
+        """Close the connections that have been idle for too long."""
         self._close_idle(self._pooling.idle)
         with self._changed:
             self._timer = None
@@ -173,7 +173,7 @@ class Pool(Psycopg3Database):
     # A fork
 
     def renew(self) -> None:
-        """In a child: the connections are the parent's, and what this process would send on them is sent nowhere."""
+        """Forget the connections in a forked child: they belong to the parent. Writes to them go nowhere."""
         connections = [*self._taken.values(), *(idle.connection for idle in self._idle)]
         self._start()
         self.dispose()
@@ -198,7 +198,7 @@ def _close_raw(connection: Any) -> None:
 
 
 def _is_sound(connection: Any) -> bool:
-    """Whether a connection can be put back: it is idle, or is after a rollback."""
+    """Return whether a connection can be put back, after a rollback if there must be one."""
     with suppress(Exception):
         if connection.info.transaction_status is not TransactionStatus.IDLE:
             connection.rollback()
@@ -207,5 +207,5 @@ def _is_sound(connection: Any) -> bool:
 
 
 def is_broken(connection: Any) -> bool:
-    """Whether a connection is known to be of no use."""
+    """Return whether a connection is known to be broken."""
     return bool(connection.closed or connection.broken)

@@ -1,7 +1,7 @@
 """PostgreSQL, by psycopg 3, with a pool of connections: any number of workers on any number of hosts.
 
-It is tested on PostgreSQL 15 and later. CockroachDB speaks the same protocol and peewee has a class for it: the
-statements compile for it unchanged (a test sees to that), but they were never run against a server of it.
+It is tested on PostgreSQL 15 and later. CockroachDB speaks the same protocol and peewee has a class for it. The
+statements compile for it unchanged, which a test checks. They were never run against a server of it.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ MIGRATION_LOCK = 0x66736D
 """Names the advisory lock under which the schema is migrated."""
 
 RETRIED = frozenset({"40001", "40P01", "55P03", "25P03", "25P04", "53300"})
-"""The transaction is rolled back, or no connection is to be had just now: serialization failure, deadlock, lock not
-available, the server's timeouts of a transaction, too many connections."""
+"""SQL states after which a new attempt may succeed: serialization failure, deadlock, lock not available, the server's
+timeouts of a transaction, too many connections."""
 
 UNPREPARED = frozenset({"26000", "42P05"})
-"""A prepared statement is missing, or is there already: a pooler has put another connection behind this one."""
+"""SQL states of a prepared statement that is missing or exists already, because a pooler changed the connection."""
 
 READ_ONLY = frozenset({"25006"})
-"""The server can only read: what was the primary is a standby now."""
+"""SQL states of a server that became a standby and can only read."""
 
 UNKNOWN = frozenset({"40003"})
-"""The server itself does not know what became of the commit."""
+"""SQL states of a commit whose outcome the server does not know."""
 
 DONE = frozenset({ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK})
-"""How a statement that was not refused ends."""
+"""The statuses of a statement that was not refused."""
 
 BEGIN = Statement(sql="BEGIN")
 SYNCED = Statement(sql="SET LOCAL synchronous_commit TO ON")
@@ -54,8 +54,8 @@ class PostgreSQL:
 
     Args:
         url: the server and the database, with options as libpq and psycopg read them.
-        timeout: how long to wait for a connection, in seconds.
-        pool: how connections are kept.
+        timeout: the seconds to wait for a connection.
+        pool: the settings of the pool.
 
     Raises:
         StoreError: the URL has an option that is not known, or one that can't work.
@@ -79,23 +79,23 @@ class PostgreSQL:
 
     @property
     def one_writer(self) -> bool:
-        """Each connection writes on its own; the server lets their commits share a sync by itself."""
+        """False: connections write independently, and the server lets their commits share a sync."""
         return False
 
     def begin(self, *, synced: bool) -> None:
-        """Without syncing, a commit returns before it is on disk."""
+        """Begin a transaction; unless it is ``synced``, its commit returns before it is on disk."""
         for statement in (BEGIN, SYNCED if synced else UNSYNCED):
             self.database.execute_sql(statement.sql)
 
     def transact(self, writes: Sequence[Write], *, synced: bool) -> Refusal | None:
-        """One round trip for all of it but the commit, which waits to hear that nothing was refused."""
+        """Send all but the commit in one round trip, and commit in a second if nothing was refused."""
         refusal = self.run(((BEGIN, ()), (SYNCED if synced else UNSYNCED, ()), *writes))
         if refusal is None:
             self.commit()
         return refusal
 
     def run(self, writes: Sequence[Write]) -> Refusal | None:
-        """Send all statements at once; after one that fails the server skips the others."""
+        """Send all statements at once; after one that fails the server skips the rest."""
         connection = self.database.connection()
         cursors: list[psycopg.Cursor[Any]] = []
         error = None
@@ -116,7 +116,7 @@ class PostgreSQL:
         return None
 
     def commit(self) -> None:
-        """The second round trip."""
+        """Send ``COMMIT``."""
         try:
             self.database.execute_sql("COMMIT")
         except PeeweeException:
@@ -126,7 +126,7 @@ class PostgreSQL:
             raise CommitCutOff from foreign
 
     def roll_back(self) -> None:
-        """``ROLLBACK``; a connection that can't even do that is closed, and not put back into the pool."""
+        """Send ``ROLLBACK``; a connection that can't do that is closed."""
         if self.database.is_closed():
             return
         connection = self.database.connection()
@@ -134,8 +134,8 @@ class PostgreSQL:
             return
         try:
             if connection.info.transaction_status is TransactionStatus.INERROR:
-                # The server has skipped what was to be prepared after the error. psycopg forgets what it has prepared
-                # when it sees a ROLLBACK, but looks only at a text that it has not seen before.
+                # The server has skipped the statements that were to be prepared after the error. psycopg forgets
+                # prepared statements at a ROLLBACK, but only if it has not seen the text before.
                 self.database.execute_sql(f"ROLLBACK -- {next(self._rollbacks)}")
             else:
                 self.database.rollback()
@@ -144,24 +144,24 @@ class PostgreSQL:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """One transaction around the whole migration, under an advisory lock."""
+        """Return one transaction around the whole migration, under an advisory lock."""
         with self.database.atomic():
             self.database.execute_sql("SELECT pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
             yield
 
     def may_retry(self, error: PeeweeException) -> bool:
-        """The server has rolled the transaction back, or never begun it, and another one may go through."""
+        """Return whether the transaction was rolled back or never begun, and a new attempt may succeed."""
         return _sqlstate(error) in RETRIED | UNPREPARED | READ_ONLY
 
     def is_lost(self, error: PeeweeException) -> bool:
-        """The server went away, or the way to it."""
+        """Return whether the connection to the server is gone."""
         cause = cause_of(error)
         if not isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError):
             return False
         return cause.sqlstate is None or cause.sqlstate[:3] in {"57P", "080"} or cause.sqlstate in UNKNOWN
 
     def learn(self, error: PeeweeException) -> None:
-        """After one connection is lost, or can only read, the others are of no use either."""
+        """Close the idle connections after one was lost or can only read; stop preparing if a pooler is in between."""
         if _sqlstate(error) in UNPREPARED:
             self.database.prepares = False
         elif _sqlstate(error) in READ_ONLY or self.is_lost(error):
@@ -174,12 +174,12 @@ class PostgreSQL:
 
     @property
     def epoch(self) -> int:
-        """How many times a connection was found lost."""
+        """The number of connections that were found lost."""
         found: int = self.database.epoch
         return found
 
     def has_secret(self, text: str) -> bool:
-        """Whether a text contains a part of the password."""
+        """Return whether a text contains a part of the password."""
         return self._url.has_secret(text)
 
     def close(self) -> None:
@@ -187,10 +187,10 @@ class PostgreSQL:
         self.database.close_all()
 
     def before_fork(self) -> None:
-        """Connections stay open; a child forgets them."""
+        """Do nothing: connections stay open, and a child forgets them."""
 
     def renew(self) -> None:
-        """In a child: forget the connections of the parent."""
+        """Forget the connections of the parent, in a forked child."""
         self.database.renew()
 
 
@@ -200,7 +200,7 @@ def _sqlstate(error: PeeweeException) -> str | None:
 
 @contextmanager
 def _told_once(pipeline: psycopg.Pipeline) -> Iterator[None]:
-    """After an error, read what the server says of the statements that it has skipped; the error is what counts."""
+    """After an error, read the server's answers for the skipped statements too, and raise the error."""
     try:
         yield
         pipeline.sync()

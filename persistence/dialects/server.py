@@ -1,4 +1,4 @@
-"""Connecting to a PostgreSQL server: which options a URL may have, and which database is refused."""
+"""Connecting to a PostgreSQL server: the options of a URL, and the check of the database."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UTF8 = "UTF8"
 
 
 def parameters_of(url: ServerURL) -> dict[str, Any]:
-    """Return what psycopg connects with.
+    """Return the parameters of a URL for ``psycopg.connect``.
 
     Raises:
         StoreError: an option is not known or can't work; the message names it, unless it may be a part of the password.
@@ -75,10 +75,10 @@ def connected(parameters: dict[str, Any]) -> psycopg.Connection[Any]:
 
 
 def _name_statements(connection: psycopg.Connection[Any]) -> None:
-    """Give the statements that a connection prepares names that no other connection uses.
+    """Give the prepared statements of a connection names that no other connection uses.
 
-    A pooler hands the server's connection on, with what others have prepared there. psycopg numbers statements from 0
-    on each connection, so a name might stand for another statement than the one that was prepared under it here.
+    A pooler hands one connection of the server to many clients, with the statements that others prepared there. psycopg
+    numbers statements from 0 on each connection. So a name might mean a statement of another client.
     """
     prepared: Any = getattr(connection, "_prepared", None)
     if hasattr(prepared, "_prepared_idx"):

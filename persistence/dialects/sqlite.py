@@ -35,8 +35,8 @@ SYNCED = "PRAGMA synchronous = FULL"
 UNSYNCED = "PRAGMA synchronous = NORMAL"
 
 _OPEN: weakref.WeakValueDictionary[tuple[int, int], SQLite] = weakref.WeakValueDictionary()
-"""The store that was the first to open a file, by what names the file. SQLite names the companions of a file after the
-path by which it was opened, so all stores of a process must open it by the same."""
+"""The first store of this process for each file, by device and inode. SQLite names the companions of a file after the
+path by which it was opened, so all stores of a process must open a file by the same path."""
 
 
 class SQLite:
@@ -47,15 +47,15 @@ class SQLite:
 
     Before a fork the connections to a file are closed, and each thread opens its next one. SQLite keeps a table of the
     locks of a process, and a child that inherits it believes that it holds the locks of its parent. A child has a copy
-    of what is in memory.
+    of a database in memory.
 
     Args:
         path: the file, or ``:memory:``.
-        timeout: how long to wait for another writer, in seconds.
+        timeout: the seconds to wait for another writer.
     """
 
     def __init__(self, path: str, *, timeout: float) -> None:
-        self.path = path if path == MEMORY else os.path.abspath(path)  # the folder may change, the file must not
+        self.path = path if path == MEMORY else os.path.abspath(path)  # the working directory may change
         self._in_memory = path == MEMORY
         self._timeout = timeout
         self.connections = Connections(shared=self._in_memory)
@@ -66,7 +66,7 @@ class SQLite:
         self.database: Database = FileDatabase(self.path, timeout, connections=self.connections)
 
     def _path_in_use(self) -> str:
-        """The path by which this process has opened the file already, if it has."""
+        """Return the path by which this process has opened the file already, or the given one."""
         file = file_at(self.path)
         if file is None:
             return self.path
@@ -76,7 +76,7 @@ class SQLite:
         return first.path
 
     def connection(self) -> AbstractContextManager[object]:
-        """Return a block with the thread's own connection; threads that share the one of ``:memory:`` take turns."""
+        """Return a block with the thread's connection; threads take turns with the one of ``:memory:``."""
         return self._lock if self._in_memory else NO_LOCK
 
     def fetch(self, statement: Statement, values: Row) -> list[Any]:
@@ -92,7 +92,7 @@ class SQLite:
 
     @property
     def one_writer(self) -> bool:
-        """A file has one; ``:memory:`` has one connection, and nothing to sync."""
+        """True for a file; a database in memory has one connection and nothing to sync."""
         return not self._in_memory
 
     @property
@@ -102,11 +102,11 @@ class SQLite:
 
     @property
     def epoch(self) -> int:
-        """0: SQLite forgets no commit while this process lives."""
+        """Always 0: SQLite does not forget commits while this process lives."""
         return 0
 
     def transact(self, writes: Sequence[Write], *, synced: bool) -> Refusal | None:
-        """Begin, run, commit; there are no round trips to be saved."""
+        """Begin, run and commit, one after the other: SQLite has no round trips to save."""
         self.begin(synced=synced)
         refusal = self.run(writes)
         if refusal is None:
@@ -119,16 +119,16 @@ class SQLite:
         for statement, values in writes:
             try:
                 cursor.execute(statement.sql, values)
-            except Exception as error:  # noqa: BLE001  # what is no error of a database is raised again
+            except Exception as error:  # noqa: BLE001  # an exception of anything else is raised again
                 return Refusal(statement, _as_peewee(error))
             if statement.expect_one_row and cursor.rowcount != 1:
                 return Refusal(statement)
         return None
 
     def begin(self, *, synced: bool) -> None:
-        """``BEGIN IMMEDIATE``: the write lock now, so that no transaction fails half-way for want of it.
+        """``BEGIN IMMEDIATE``: take the write lock now, so that a transaction can't fail half-way.
 
-        SQLite's own busy handler is not asked where waiting could deadlock, so ask again until the timeout.
+        SQLite does not call its busy handler where waiting could deadlock, so this tries again until the timeout.
         """
         opened = self.connections.mine
         if opened.cursor is None:
@@ -151,8 +151,8 @@ class SQLite:
                 return
 
     def _give_up_file(self) -> NoReturn:
-        """SQLite in WAL mode goes on writing to a file that was deleted, where nobody will find it."""
-        self.database.close()  # so that the next one opens the file that is put there
+        """Refuse a file that was deleted, moved or replaced: SQLite in WAL mode would go on writing to it."""
+        self.database.close()  # the next connection opens the file that is put there
         raise StoreError(
             f"the database file {self.path!r} was deleted, moved or replaced while it was in use; nothing of this "
             "step was stored. Put the file back"
@@ -172,7 +172,7 @@ class SQLite:
     def roll_back(self) -> None:
         """``ROLLBACK``, unless SQLite has done so by itself: disk full, I/O error, out of memory.
 
-        A connection that can't even do that is closed.
+        A connection that can't do that is closed.
         """
         cursor = self.connections.mine.cursor
         try:
@@ -184,30 +184,30 @@ class SQLite:
             self.database._state.reset()  # type: ignore[attr-defined]  # missing in the stubs
 
     def exclusive(self) -> AbstractContextManager[object]:
-        """One transaction around the whole migration."""
+        """Return one transaction around the whole migration."""
         transaction: AbstractContextManager[object] = self.database.atomic("IMMEDIATE")
         return transaction
 
     def may_retry(self, error: PeeweeException) -> bool:
-        """Another writer was in the way; SQLite has said so before it wrote anything."""
+        """Return whether another writer was in the way, which SQLite says before it writes anything."""
         return getattr(cause_of(error), "sqlite_errorcode", 0) & 0xFF in {
             sqlite3.SQLITE_BUSY,
             sqlite3.SQLITE_LOCKED,
         }
 
     def is_lost(self, _: PeeweeException) -> bool:
-        """Never: SQLite is in this process, and a commit that fails is rolled back."""
+        """Return False: SQLite is in this process, and rolls a failed commit back."""
         return False
 
     def learn(self, _: PeeweeException) -> None:
-        """An error of SQLite says nothing about other connections."""
+        """Do nothing: an error of SQLite says nothing about other connections."""
 
     def has_secret(self, _: str) -> bool:
-        """A file has no password."""
+        """Return False: a file has no password."""
         return False
 
     def close(self) -> None:
-        """Close the connections of all threads; what is in memory is gone."""
+        """Close the connections of all threads; a database in memory is gone then."""
         for connection, cursor in self._forget():
             _close_both(connection, cursor)
 
@@ -217,7 +217,7 @@ class SQLite:
             self.close()
 
     def renew(self) -> None:
-        """In a child: what is open is the parent's. What is in memory was copied, and is the child's own."""
+        """Forget the connections to a file in a forked child: they belong to the parent. A database in memory stays."""
         self._lock = threading.RLock()
         self.database._lock = threading.Lock()  # type: ignore[attr-defined]  # missing in the stubs
         if not self._in_memory:
@@ -230,14 +230,14 @@ class SQLite:
 
 
 def _close_both(connection: Any, cursor: Any) -> None:
-    """Close a connection; as long as a cursor has a statement, SQLite would keep the file open."""
+    """Close a connection and its cursor, whose statement would keep the file open."""
     for thing in (cursor, connection):
         with suppress(Exception):
             thing.close()
 
 
 def _as_peewee(error: Exception) -> PeeweeException:
-    """What the driver raised, as peewee names it."""
+    """Return an exception of the driver as peewee wraps it; raise any other."""
     try:
         with __exception_wrapper__:
             raise error

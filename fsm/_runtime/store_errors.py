@@ -1,4 +1,4 @@
-"""What every call of a store has around it: whatever a store raises becomes an error of this library."""
+"""The errors of a store, translated into errors of this library."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from types import TracebackType
 from fsm._core.effects import Step
 from fsm._runtime.log import LOGGER
 from fsm.errors import FSMError, StoreError
-from fsm.records import Conversation
-from fsm.store import Store
 
-__all__ = ["StoreErrors", "as_store_error", "known_dead"]
+__all__ = ["StoreErrors", "as_store_error"]
 
 
 class StoreErrors:
-    """Translates what a store raises inside a ``with`` block, and logs a commit that was refused.
+    """Translates the exceptions of a store inside a ``with`` block, and logs a refused commit.
 
     Args:
         key: the conversation, or None if the call is about no single one.
@@ -45,10 +43,10 @@ load the conversation to see what was stored
 
 
 def as_store_error(error: Exception, key: str | None, step: Step | None = None) -> FSMError:
-    """Return what a store has raised as an error of this library, and log a commit that was refused.
+    """Return an exception of a store as an error of this library, and log a refused commit.
 
     Args:
-        error: what was raised.
+        error: the exception.
         key: the conversation, or None if the call is about no single one.
         step: the step that was to be committed, or None if the call only reads.
     """
@@ -66,12 +64,3 @@ def as_store_error(error: Exception, key: str | None, step: Step | None = None) 
         fields = {"conversation": key, "version": step.before.version, "error": type(told).__name__}
         LOGGER.error("store.commit_failed", extra=fields)  # raised to the caller, with its trace
     return told
-
-
-def known_dead(store: Store, conversation: Conversation, *session_ids: str | None) -> frozenset[str]:
-    """Return those of the ids that were reported dead; the id that is held never was (G2)."""
-    unknown = {named for named in session_ids if named is not None and named != conversation.session_id}
-    if not unknown:
-        return frozenset()
-    with StoreErrors(conversation.key):
-        return store.dead(conversation, unknown)
