@@ -175,7 +175,7 @@ def _resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: El
     target = node["reftarget"]
     if node["refdomain"] != "py":
         return None
-    for module in ("fsm", "fsm.events", "fsm._core.effects", "fsm._core.decisions"):
+    for module in ("fsm", "fsm.events", "fsm.store", "fsm._core.decisions", "fsm._core.table"):
         found = env.domains["py"].objects.get(f"{module}.{target}")
         if found is not None:
             return make_refnode(app.builder, node["refdoc"], found.docname, found.node_id, [content])
