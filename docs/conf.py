@@ -1,7 +1,7 @@
-"""How the documentation is built; what can be generated from the code is generated here, so that it can't drift.
+"""The configuration of Sphinx, and the parts of the documentation that are generated from the code.
 
-Before Sphinx reads the first page, :func:`generate` writes ``docs/_generated``: the state table and its diagrams, the
-list of errors, the list of providers, the help of the command line, and the tests that cite each guarantee.
+Before Sphinx reads the first page, :func:`generate` writes ``docs/_generated``. It holds the state table and its
+diagrams, the lists of errors and providers, the help of the command line, and the tests that cite each guarantee.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ nitpick_ignore_regex = [
 
 
 def generate(app: Sphinx) -> None:
-    """Write what is generated; Sphinx includes it from the pages."""
+    """Write the generated files, which the pages include."""
     GENERATED.mkdir(exist_ok=True)
     diagrams = _module("fsm.diagrams", "the state table and the diagrams")
     pages = {
@@ -99,15 +99,15 @@ def _autodoc(directive: str, module: str, names: list[str]) -> str:
 
 
 def _command_line() -> str:
-    """The help of each command, as the command line prints it."""
+    """Return the help of each command, as the command line prints it."""
     overall = _help()
     commands = re.findall(r"^  ([a-z]+) ", overall.partition("Commands:")[2], flags=re.MULTILINE)
     if not commands:
         raise ExtensionError("the help of 'python -m fsm' lists no commands, so the reference can't be generated")
     parts = [f"```text\n{overall}```\n"]
     for command in commands:
-        own = _help(command).partition("\n  Exit codes:")[0].rstrip()  # they are the same for all
-        parts.append(f"## `{command}`\n\n```text\n{own}\n```\n")
+        text = _help(command).partition("\n  Exit codes:")[0].rstrip()  # they are the same for all
+        parts.append(f"## `{command}`\n\n```text\n{text}\n```\n")
     return "\n".join(parts)
 
 
@@ -128,11 +128,11 @@ def _help(*command: str) -> str:
 
 
 NUMBERS = (*range(1, 17), 22, 23)
-"""The guarantees that there are."""
+"""The numbers of the guarantees."""
 
 
 def _tests_by_guarantee() -> str:
-    """A table: for each guarantee, the tests whose name or docstring cites its number."""
+    """Return a table with the tests whose name or docstring cites the number of each guarantee."""
     tests: dict[int, list[str]] = defaultdict(list)
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         for name, text in _tests(path):
@@ -143,7 +143,7 @@ def _tests_by_guarantee() -> str:
 
 
 def _tests(path: Path) -> Iterator[tuple[str, str]]:
-    """The tests of a file: the name of each, and what is to be searched for citations."""
+    """Yield the name of each test in a file, and the text in which citations are looked for."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         is_test = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test")
@@ -160,7 +160,7 @@ def _no_inline_type(app: Sphinx, what: str, name: str, obj: object, options: obj
 def _signature(
     app: Sphinx, what: str, name: str, obj: object, options: object, signature: str | None, returned: str | None
 ) -> tuple[str, str | None] | None:
-    """Show what a caller writes: no arguments for an enumeration, the values of defaults for a class of attrs."""
+    """Return the signature that a caller writes: none for an enumeration, with default values for a class of attrs."""
     if isinstance(obj, type) and issubclass(obj, Enum):
         return "", returned
     if not isinstance(obj, type) or not attrs.has(obj) or signature is None:
@@ -171,11 +171,11 @@ def _signature(
 
 
 def _resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: Element) -> Element | None:
-    """Find what a docstring names relative to its own module (``ContextWindow.select``) where it is documented."""
+    """Resolve a name that a docstring gives relative to its module, such as ``ContextWindow.select``."""
     target = node["reftarget"]
     if node["refdomain"] != "py":
         return None
-    for module in ("fsm", "fsm.events", "fsm._core.effects", "fsm._core.decisions"):
+    for module in ("fsm", "fsm.events", "fsm.store", "fsm._core.decisions", "fsm._core.table"):
         found = env.domains["py"].objects.get(f"{module}.{target}")
         if found is not None:
             return make_refnode(app.builder, node["refdoc"], found.docname, found.node_id, [content])

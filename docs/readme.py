@@ -10,7 +10,7 @@ BEGIN, END = "<!-- state diagram -->", "<!-- end of state diagram -->"
 
 
 def with_diagram(readme: str, diagram: str) -> str:
-    """The README with this diagram between its markers."""
+    """Return the README with this diagram between its markers."""
     before, begin, rest = readme.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
@@ -19,7 +19,7 @@ def with_diagram(readme: str, diagram: str) -> str:
 
 
 def main() -> None:
-    """Write it."""
+    """Write the diagram into the README."""
     sys.path.insert(0, str(ROOT))
     from fsm.diagrams import to_mermaid
 

@@ -5,8 +5,8 @@ import threading
 
 import attrs
 
-from fsm import Conflict, InvalidInput, StoreError, TurnStatus
-from fsm._core.effects import (
+from fsm import BaseStore, Conflict, InvalidInput, StoreError, TurnStatus
+from fsm.store import (
     AddMessage,
     BindSession,
     CloseSession,
@@ -23,12 +23,13 @@ UNHEARD = {TurnStatus.FAILED, TurnStatus.INTERRUPTED, TurnStatus.SUPERSEDED}
 EMPTY = {"messages": (), "transitions": (), "sessions": (), "turns": (), "dead": frozenset()}
 
 
-class DictStore:
+class DictStore(BaseStore):
     def __init__(self):
         self.rows = {}
         self.lock = threading.Lock()
 
     def commit(self, step):
+        self.check_open(step.before.key)
         with self.lock:
             rows = self.rows.get(step.before.key, {**EMPTY, "conversation": None})
             if rows["conversation"] and seen(rows["conversation"]) != seen(step.before):
@@ -40,21 +41,23 @@ class DictStore:
             self.rows[step.after.key] = {**rows, "conversation": step.after}
 
     def of(self, conversation):
+        self.check_open(conversation.key)
         return self.rows.get(conversation.key, EMPTY)
 
     def load(self, key):
+        self.check_open(key)
         return self.rows[key]["conversation"] if key in self.rows else None
 
     def dead(self, conversation, session_ids):
         return self.of(conversation)["dead"] & frozenset(session_ids)
 
     def context(self, conversation, *, first_session, last_session, limit):
-        turns = [turn for turn in self.turns(conversation) if first_session <= turn.session <= last_session]
+        turns = [turn for turn in self.turns(conversation) if first_session <= turn.session_number <= last_session]
         told = {turn.number for turn in turns if turn.ended_at is not None}
         return newest([message for message in self.messages(conversation) if message.turn in told], limit)
 
     def unheard(self, conversation, *, first_session, last_session, limit):
-        turns = [turn for turn in self.turns(conversation) if first_session <= turn.session <= last_session]
+        turns = [turn for turn in self.turns(conversation) if first_session <= turn.session_number <= last_session]
         turns = [turn for turn in turns if turn.brings_results and turn.status in UNHEARD]
         first = {turn.first_message for turn in turns}
         return newest([message for message in self.messages(conversation) if message.number in first], limit)
@@ -82,12 +85,15 @@ class DictStore:
         keys = sorted(key for key in self.rows if after is None or key > after)
         return [self.load(key) for key in keys[:limit]]
 
+    def count(self):
+        return len(self.rows)
+
     def running(self, *, until=None, limit=100, after=None):
         if after is not None and after.running is None:
             raise InvalidInput("no turn runs in the conversation to go on after", after.key)
         running = [conversation for conversation in self.conversations() if conversation.running]
-        lapsed = [conversation for conversation in running if until is None or conversation.running.until <= until]
-        following = [one for one in lapsed if after is None or lease(one) > lease(after)]
+        expired = [conversation for conversation in running if until is None or conversation.running.until <= until]
+        following = [one for one in expired if after is None or lease(one) > lease(after)]
         return sorted(following, key=lease)[:limit]
 
 
@@ -114,7 +120,7 @@ def written(rows, effect):
         return changed(rows, "sessions", effect.number, closed_at=effect.at, closed_reason=effect.reason)
     changes = {"last_message": effect.last_message} if effect.last_message else {}
     if isinstance(effect, EndTurn):
-        changes |= {name: getattr(effect, name) for name in ("session", "status", "state", "healed")}
+        changes |= {name: getattr(effect, name) for name in ("session_number", "status", "state", "healed")}
         changes |= {name: getattr(effect.result, name) for name in RESULT if effect.result}
         changes["ended_at"] = effect.at
     return changed(rows, "turns", effect.number, **changes)
@@ -156,7 +162,7 @@ except ConformanceError as error:
 # [fix]
 class FixedStore(DictStore):
     def context(self, conversation, *, first_session, last_session, limit):
-        turns = [turn for turn in self.turns(conversation) if first_session <= turn.session <= last_session]
+        turns = [turn for turn in self.turns(conversation) if first_session <= turn.session_number <= last_session]
         told = {turn.number for turn in turns if turn.status is TurnStatus.SUCCEEDED}
         return newest([message for message in self.messages(conversation) if message.turn in told], limit)
 

@@ -3,12 +3,12 @@
 import uuid
 
 # [provider]
-from fsm import Result, TextDelta
+from fsm import BaseProvider, Result, TextDelta
 from fsm.content import text_of
 from fsm.context import as_prompt
 
 
-class EchoProvider:
+class EchoProvider(BaseProvider):
     """Talks to a service that repeats what it was told last and counts what it remembers."""
 
     name = "echo"

@@ -1,4 +1,4 @@
-"""What can go wrong with a message, and what the caller gets."""
+"""Errors of a message, and how each reaches the caller."""
 
 # [script]
 from fsm import ProviderError, Result, SessionManager, TurnFailed

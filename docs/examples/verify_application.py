@@ -24,7 +24,7 @@ from fsm import SessionManager
 
 
 class Trimming(SessionManager):
-    """What the application does to every message."""
+    """A manager that cuts every text after 20 characters."""
 
     def stream(self, key, content, **options):
         return super().stream(key, content[:20] if isinstance(content, str) else content, **options)

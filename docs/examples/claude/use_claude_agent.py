@@ -1,4 +1,4 @@
-"""A conversation with Claude over the Claude Agent SDK, before and after its container is started anew."""
+"""A conversation with Claude over the Claude Agent SDK, before and after its container is replaced."""
 
 # [send]
 from claude_agent_sdk import ClaudeAgentOptions
