@@ -63,6 +63,8 @@ _encode_escaped = json.JSONEncoder(allow_nan=False, separators=(",", ":"), defau
 
 def _json(value: Any) -> str:
     """Return JSON that every database can hold: a lone surrogate is escaped, all other text stands as it is."""
+    if not value:  # most metadata and most lists of errors
+        return "{}" if isinstance(value, Mapping) else "[]"
     text = _encode(value)
     try:
         text.encode()
@@ -105,13 +107,9 @@ class Codec:
     read: Callable[[Any], Any]
 
 
-def _name(value: Any) -> str:
-    return str(value.value)
-
-
 TIME = Codec(micros, _time)
 OBJECT = Codec(_json, _object)
-STATE = Codec(_name, State)
+STATE = Codec(str.__str__, State)
 FLAG = Codec(bool, bool)
 
 CODECS: Mapping[str, Codec] = {
@@ -119,8 +117,8 @@ CODECS: Mapping[str, Codec] = {
     **dict.fromkeys(("metadata", "usage", "provider_data"), OBJECT),
     **dict.fromkeys(("state", "source", "target"), STATE),
     **dict.fromkeys(("is_error", "healed", "brings_results"), FLAG),
-    "status": Codec(_name, TurnStatus),
-    "trigger": Codec(_name, Trigger),
+    "status": Codec(str.__str__, TurnStatus),
+    "trigger": Codec(str.__str__, Trigger),
     "errors": Codec(_json, _list),
     "content": Codec(_json, _blocks),
     "running_turn": Codec(attrgetter("turn"), int),

@@ -14,7 +14,7 @@ def test_every_benchmark_runs_and_leaves_a_report(tmp_path: Path, postgresql: st
     assert main(["--quick", "--output", str(tmp_path)]) == 0
     rows = json.loads((tmp_path / "results.json").read_text())["rows"]
     groups = {row["group"] for row in rows}
-    assert len(groups) == 12
+    assert len(groups) == 15
     assert all(row["value"] > 0 for row in rows)
     assert (tmp_path / "growth.svg").read_text().count("<polyline") == 2
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -10,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from persistence.writes import Writes
+import anyio.to_thread
 
-from fsm import Conversation, Event, Request, Result, SessionManager, TextDelta
+from fsm import AsyncSessionManager, Conversation, Event, Request, Result, SessionManager, TextDelta
 from fsm._core import decisions as decide
 from fsm._core.effects import Step
 from fsm._core.turn import Answer
@@ -24,7 +26,10 @@ from tests.benchmarks.measuring import Row, compare, timed
 __all__ = ["Bare", "Terse", "postgresql_turns", "sqlite_turns", "steps"]
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-REACH: Mapping[Durability, float] = {"relaxed": 1.8, "acknowledged": 1.2, "strict": 1.2}
+REACH: Mapping[Durability, float] = {"relaxed": 1.3, "acknowledged": 1.2, "strict": 1.2}
+MANAGED: Mapping[Durability, float] = {"relaxed": 2.0, "acknowledged": 1.5, "strict": 1.5}
+SYNCED_ON_A_LOOP = 1.6
+"""The most that a synced turn on asyncio may take, as a multiple of the same turn of the synchronous manager."""
 WHAT = {"relaxed": "not synced", "acknowledged": "synced once", "strict": "synced twice"}
 
 
@@ -66,21 +71,23 @@ def steps(turns: int, number: int) -> list[Step]:
 
 def _script(sql: Statements, made: Sequence[Step], begin: Callable[[Step], list[str]]) -> list[tuple[str, Any]]:
     """All that the store would run for these steps."""
-    writes, script = Writes(sql), list[tuple[str, Any]]()
+    script = list[tuple[str, Any]]()
     for step in made:
         script += [(text, ()) for text in begin(step)]
-        script += [(statement.sql, values) for statement, values in writes.of(step)]
+        script += [(statement.sql, values) for statement, values in sql.writes(step)]
         script.append(("COMMIT", ()))
     return script
 
 
 def sqlite_turns(folder: Path, *, turns: int = 200, rounds: int = 31) -> Iterator[Row]:
-    """On SQLite, for each durability: the bare driver, the store, and the whole manager."""
+    """On SQLite, for each durability: the bare driver, the store, both managers, and a hop to a thread."""
     for durability, reach in REACH.items():
         url = f"sqlite:///{folder}/{durability}"
         with (
             SQLStore(f"{url}-store.db", durability=durability) as store,
             SQLStore(f"{url}-manager.db", durability=durability) as other,
+            SQLStore(f"{url}-async.db", durability=durability) as third,
+            asyncio.Runner() as runner,
             closing(Bare(f"{folder}/{durability}-bare.db", durability)) as bare,
         ):
             manager = SessionManager(other, Terse())
@@ -89,6 +96,8 @@ def sqlite_turns(folder: Path, *, turns: int = 200, rounds: int = 31) -> Iterato
                     "bare sqlite3": lambda number: _played(bare, turns, number),
                     "the store": lambda number: _stored(store, turns, number),
                     "the whole manager": partial(_managed, manager, turns),
+                    "on asyncio": partial(_awaited, runner, AsyncSessionManager(third, Terse()), turns),
+                    "a hop": lambda _: runner.run(_hops(turns)),
                 },
                 rounds,
             )
@@ -97,11 +106,37 @@ def sqlite_turns(folder: Path, *, turns: int = 200, rounds: int = 31) -> Iterato
         yield Row(group, "bare sqlite3, the same statements", base * 1e6, "µs")
         yield Row(group, "SQLStore", found["the store"].median * 1e6, "µs", found["the store"].median / base, reach)
         whole = found["the whole manager"].median
-        yield Row(group, "SessionManager, with what it reads and decides", whole * 1e6, "µs", whole / base)
+        name = "SessionManager, with its reads and decisions"
+        yield Row(group, name, whole * 1e6, "µs", whole / base, MANAGED[durability])
+        hop, awaited = found["a hop"].median, found["on asyncio"].median
+        unsynced = durability == "relaxed"
+        most = 1.2 * (whole + 2 * hop) / whole if unsynced else SYNCED_ON_A_LOOP
+        group = f"A turn on asyncio, {WHAT[durability]}"
+        yield Row(group, "SessionManager", whole * 1e6, "µs")
+        yield Row(group, "AsyncSessionManager", awaited * 1e6, "µs", awaited / whole, most)
+        yield Row(group, "one hop to a thread and back", hop * 1e6, "µs", hop / whole)
 
 
 def _managed(manager: SessionManager, turns: int, number: int) -> float:
     return timed(lambda: [manager.send(f"k{number}", "Where is my parcel?") for _ in range(turns)], turns)
+
+
+def _awaited(runner: asyncio.Runner, manager: AsyncSessionManager, turns: int, number: int) -> float:
+    async def several() -> float:
+        began = time.perf_counter()
+        for _ in range(turns):
+            await manager.send(f"k{number}", "Where is my parcel?")
+        return (time.perf_counter() - began) / turns
+
+    return runner.run(several())
+
+
+async def _hops(count: int) -> float:
+    """Return the seconds of one way to a thread and back."""
+    began = time.perf_counter()
+    for _ in range(count):
+        await anyio.to_thread.run_sync(bool)
+    return (time.perf_counter() - began) / count
 
 
 def _played(bare: Bare, turns: int, number: int) -> float:
