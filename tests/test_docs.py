@@ -1,4 +1,4 @@
-"""The documentation keeps its word: every example runs, and what can drift from the code is compared with it."""
+"""The documentation is true: every example runs, and the pages are compared with the code that they describe."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 
 import fsm
 from fsm import errors
+from fsm.diagrams import to_mermaid
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -20,7 +21,6 @@ EXAMPLES = sorted((DOCS / "examples").glob("*.py"))
 PAGES = sorted(path for path in DOCS.rglob("*.md") if not path.relative_to(DOCS).parts[0].startswith("_"))
 README = ROOT / "README.md"
 GUARANTEES = [f"G{number}" for number in (*range(1, 17), 22, 23)]
-UNTIL_MERGED = "it comes with the command line"
 
 
 def text_of(path: Path) -> str:
@@ -28,7 +28,7 @@ def text_of(path: Path) -> str:
 
 
 def run(script: str, folder: Path) -> str:
-    """Run a script in an empty folder, as a reader would; what it prints."""
+    """Run a script in an empty folder, as a reader would, and return its output."""
     path = folder / "script.py"
     path.write_text(script, encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}
@@ -59,13 +59,12 @@ def test_the_readme_says_what_its_example_prints(tmp_path: Path) -> None:
 
 
 def test_the_readme_shows_the_state_diagram_of_the_code() -> None:
-    diagrams = pytest.importorskip("fsm.diagrams", reason=UNTIL_MERGED)
     spec = importlib.util.spec_from_file_location("docs_readme", DOCS / "readme.py")
     assert spec is not None
     assert spec.loader is not None
     readme = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(readme)
-    expected = readme.with_diagram(text_of(README), diagrams.to_mermaid())
+    expected = readme.with_diagram(text_of(README), to_mermaid())
     assert text_of(README) == expected, "run: python docs/readme.py"
 
 
@@ -143,6 +142,30 @@ def test_the_reference_documents_every_public_name() -> None:
     documented = set(re.findall(r"^\.\. auto\w+:: fsm\.(?:\w+\.)?(\w+)(?:\(\))?$", page, flags=re.MULTILINE))
     assert "../_generated/errors.md" in page
     assert set(fsm.__all__) <= documented | set(errors.__all__)
+
+
+@pytest.mark.parametrize("page", [*PAGES, README, ROOT / "CONTRIBUTING.md"], ids=lambda path: path.name)
+def test_every_module_and_file_that_a_page_names_exists(page: Path) -> None:
+    named = re.findall(r"(?<![\w/.])(?:fsm|persistence|tests|docs)/[\w/]*(?:/|\w\.\w+)(?![\w/*])", text_of(page))
+    assert [name for name in named if not (ROOT / name).exists()] == []
+    for name in re.findall(r"(?<![\w/.])(?:fsm|persistence)(?:\.\w+)+(?![\w/.*])", text_of(page)):
+        assert resolves(name), name
+
+
+def resolves(name: str) -> bool:
+    """Return whether a dotted name leads to a module, or to an attribute in one."""
+    parts = name.split(".")
+    for end in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:end]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[end:]:
+            if not hasattr(found, part):
+                return part in getattr(found, "__annotations__", {})
+            found = getattr(found, part)
+        return True
+    return False
 
 
 def test_the_first_line_of_the_readme_example_is_the_documented_import() -> None:
