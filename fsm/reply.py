@@ -29,7 +29,7 @@ class Reply(Record):
         result: the AI's report, or None if the turn was cut off.
         healed: whether a dead session was replaced within the turn.
         replayed: whether the reply was stored before and is returned for its idempotency key (G13).
-        content: all blocks that the AI said, as they are stored: text, tool calls, what the provider adds.
+        content: all blocks of the answer, as they are stored: text, tool calls, blocks of the provider.
     """
 
     key: str
@@ -41,6 +41,10 @@ class Reply(Record):
     healed: bool = False
     replayed: bool = False
     content: tuple[Block, ...] = field(default=(), hash=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the reply as an object that can be written as JSON, with its :attr:`summary`."""
+        return {**super().to_dict(), "summary": self.summary}
 
     @property
     def tool_calls(self) -> tuple[ToolUse, ...]:

@@ -3,30 +3,50 @@
 import re
 import shutil
 import subprocess
+from pathlib import Path
+from typing import get_args
+from xml.etree import ElementTree
 
 import pytest
 
 from fsm._core.builder import Builder
 from fsm._core.table import INITIAL, TABLE, Row, State, Trigger
-from fsm.diagrams import to_dot, to_markdown, to_mermaid
-from fsm.errors import InvalidTable
+from fsm.diagrams import Theme, to_dot, to_markdown, to_mermaid, to_svg
+from fsm.errors import InvalidInput, InvalidTable
 from fsm.testing.models.specifications import to_promela, to_tla
 
-ARROWS = sorted((row.source.value, row.target.value, row.trigger.value) for row in TABLE)
+PAIRS = sorted({(row.source.value, row.target.value) for row in TABLE})
+TRIGGERS = sorted((row.source.value, row.target.value, row.trigger.value) for row in TABLE)
+
+SVG = "{http://www.w3.org/2000/svg}"
+STATIC = Path(__file__).parents[1] / "docs" / "_static"
 
 
-def test_mermaid_has_one_arrow_for_each_row_and_one_into_the_initial_state() -> None:
+def triggers(arrows: list[tuple[str, str, str]], between: str) -> list[tuple[str, str, str]]:
+    """Return the triggers in the labels of arrows, each with the states before and after."""
+    return sorted(
+        (source, target, trigger)
+        for source, target, label in arrows
+        for line in label.split(between)
+        for trigger in re.split(r" [\[/]", line)[0].split(", ")
+    )
+
+
+def test_mermaid_has_one_arrow_for_each_pair_of_states_and_all_rows_in_their_labels() -> None:
     header, start, *lines = to_mermaid().splitlines()
     assert header == "stateDiagram-v2"
     assert start.split() == ["[*]", "-->", INITIAL.value]
     # mermaid ends a label at ';' and takes a second ':' for another one
-    found = [re.fullmatch(r" {4}(\w+) --> (\w+): (\w+)[^:;\n]*", line) for line in lines]
-    assert sorted(match.groups() for match in found if match) == ARROWS
+    found = [re.fullmatch(r" {4}(\w+) --> (\w+): ([^:;\n]*)", line) for line in lines]
+    arrows = [match.group(1, 2, 3) for match in found if match]
+    assert sorted(arrow[:2] for arrow in arrows) == PAIRS
+    assert triggers(arrows, "<br/>") == TRIGGERS
 
 
-def test_dot_has_one_arrow_for_each_row() -> None:
-    found = re.findall(r'^    (\w+) -> (\w+) \[label="(\w+)[^"]*"\];$', to_dot(), re.MULTILINE)
-    assert sorted(found) == ARROWS
+def test_dot_has_one_arrow_for_each_pair_of_states_and_all_rows_in_their_labels() -> None:
+    found = re.findall(r'^    (\w+) -> (\w+) \[label="([^"]*)"\];$', to_dot(), re.MULTILINE)
+    assert sorted(arrow[:2] for arrow in found) == PAIRS
+    assert triggers(found, r"\n") == TRIGGERS
 
 
 @pytest.mark.skipif(shutil.which("dot") is None, reason="graphviz is not installed")
@@ -34,7 +54,40 @@ def test_graphviz_reads_the_dot_text() -> None:
     drawn = subprocess.run(
         ["dot", "-Tplain"], input=to_dot(), capture_output=True, text=True, check=True, timeout=60
     ).stdout
-    assert drawn.count("\nedge ") == len(TABLE) + 1
+    assert drawn.count("\nedge ") == len(PAIRS) + 1
+
+
+@pytest.mark.parametrize("theme", get_args(Theme))
+def test_the_drawing_has_one_arrow_for_each_pair_of_states_and_all_rows_in_its_labels(theme: Theme) -> None:
+    root = ElementTree.fromstring(to_svg(theme=theme))
+    assert len(root.findall(f".//{SVG}g[@marker-end]/{SVG}path")) == len(PAIRS)
+    told = (root.findtext(f"{SVG}desc") or "").split("; ")
+    labels = [label.partition(": ") for label in told]
+    assert sorted(tuple(pair.split(" to ")) for pair, _, _ in labels) == PAIRS
+    lines = [span.text for text in root.findall(f"{SVG}text") for span in text]
+    assert sorted(re.findall(r"\w+", " ".join(filter(None, lines)))) == sorted(
+        re.findall(r"\w+", " ".join(label for _, _, label in labels))
+    )
+    shown = [trigger for line in lines if line and line[0] not in "[/" for trigger in line.split(", ")]
+    assert sorted(shown) == sorted(trigger for _, _, trigger in TRIGGERS)
+
+
+@pytest.mark.parametrize("theme", get_args(Theme))
+def test_the_drawing_in_the_documentation_is_this_one(theme: Theme) -> None:
+    """After a change of the table: ``conversation-fsm diagram --format svg --theme light``."""
+    assert (STATIC / f"machine-{theme}.svg").read_text(encoding="utf-8") == to_svg(theme=theme)
+
+
+def test_a_theme_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="theme is 'pink'; it must be one of light, dark"):
+        to_svg(theme="pink")  # type: ignore[arg-type]  # what a caller may pass
+
+
+def test_every_two_states_have_a_place_for_an_arrow() -> None:
+    table = [Row(source, Trigger.RESET, target) for source in State for target in State]
+    root = ElementTree.fromstring(to_svg(table))
+    paths = [path.get("d") for path in root.findall(f".//{SVG}g[@marker-end]/{SVG}path")]
+    assert len(set(paths)) == len(table) == 9
 
 
 def test_markdown_has_one_line_for_each_row_in_order() -> None:
@@ -69,7 +122,7 @@ def test_a_table_of_ones_own_is_drawn_even_if_its_methods_say_nothing() -> None:
 
     table = [Row(State.FRESH, Trigger.RESET, State.FRESH, effects=("drop_it",))]
     assert "drop it" in to_markdown(table, Silent)
-    assert "fresh --> fresh: reset / drop_it" in to_mermaid(table)
+    assert "fresh --> fresh: reset / drop it" in to_mermaid(table)
 
 
 def test_the_same_table_gives_the_same_text() -> None:
@@ -123,11 +176,11 @@ def test_the_drawing_for_graphviz_is_this_one() -> None:
         "    active;\n"
         "    stale;\n"
         "    start -> fresh;\n"
-        '    fresh -> active [label="succeeded [names live session]\\nbind"];\n'
+        '    fresh -> active [label="succeeded [names live session] / bind"];\n'
         '    fresh -> fresh [label="succeeded [not names live session]"];\n'
         "}"
     )
-    assert to_dot(TABLE[-1:]).splitlines()[-2] == '    active -> fresh [label="reset\\nclose, open"];'
+    assert to_dot(TABLE[-1:]).splitlines()[-2] == '    active -> fresh [label="reset / close, open"];'
 
 
 def test_the_drawing_for_mermaid_names_guards_and_effects() -> None:

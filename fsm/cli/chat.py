@@ -1,7 +1,7 @@
 """``chat``: talk to an AI, at a terminal or through a pipe.
 
-At a terminal it asks for one message after the other; from a pipe every line is one, and blank lines are skipped. The
-answers go to stdout and everything else to stderr, so that a program can read what was said.
+At a terminal it asks for one message after the other. From a pipe every line is a message; blank lines are skipped. The
+answers go to stdout and everything else to stderr, so that a program can read the answers.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 import click
 
-from fsm.cli import documents, options
+from fsm.cli import options
 from fsm.cli.errors import EXIT_CODES, TURN_FAILED, USAGE, Failure, exit_code, report
 from fsm.cli.rendering import is_terminal, one_line, waiting, write, write_json
 from fsm.errors import CorruptRecord, FSMError
@@ -62,22 +62,18 @@ def chat(
     batch: bool,
     as_json: bool,
 ) -> None:
-    """Talk to an AI; the conversation goes on where it stopped, whatever became of its provider session.
+    """Talk to an AI; the conversation goes on where it stopped, also if its provider session has died.
 
-    From a pipe each line is a message; the answers are written one after the other. With --json each is an object on a
-    line of its own.
+    From a pipe each line is a message, and the answers are written one after the other. With --json each answer is an
+    object on one line.
     """
-    given: Provider | None = ctx.obj
-    made: AbstractContextManager[Provider]
-    if name == "agents":
-        made = _managed(agent, environment, model)
-    elif agent or environment:
+    from persistence import SQLStore
+
+    if name != "agents" and (agent or environment):
         raise Failure("--agent and --environment are for --provider agents; name that too", USAGE)
-    elif name == "claude":
-        made = nullcontext(given or _claude(model))
-    else:
-        made = _provider(name, model)
-    with nullcontext(given) if given else made as provider, options.opened(url, provider) as manager:
+    with ExitStack() as stack:
+        provider: Provider = ctx.obj or _provider(stack, name, model, agent, environment)
+        manager = SessionManager(stack.enter_context(SQLStore(url)), provider)
         _recover(manager)
         speaker = _Speaker(manager, key, batch=batch, as_json=as_json)
         if is_terminal(sys.stdin, sys.stdout):
@@ -88,8 +84,41 @@ def chat(
     ctx.exit(code)
 
 
+def _provider(
+    stack: ExitStack, name: str | None, model: str | None, agent: str | None, environment: str | None
+) -> Provider:
+    """Return the provider that is asked for, or the one that there is a key for; the stack closes its client."""
+    has_key = any(os.environ.get(variable) for variable in KEYS)
+    if name == "agents":
+        return _managed(stack, agent, environment, model, has_key=has_key)
+    if name == "claude":
+        return _claude(model)
+    if name == "anthropic" and not has_key:
+        raise Failure(f"--provider anthropic needs a key; set {KEYS[0]}, or use --provider demo", USAGE)
+    if name != "demo" and has_key:
+        return AnthropicMessages(model=model or MODEL, max_tokens=MAX_TOKENS, client=_client(stack))
+    if model is not None:
+        raise Failure(f"--model is for the anthropic provider, which needs {KEYS[0]}", USAGE)
+    if name is None:
+        _note(f"no {KEYS[0]} is set, so the demo provider answers")
+    return DemoProvider()
+
+
+def _managed(
+    stack: ExitStack, agent: str | None, environment: str | None, model: str | None, *, has_key: bool
+) -> Provider:
+    """Return the Managed Agent that is asked for."""
+    if not agent or not environment:
+        raise Failure("--provider agents needs --agent and --environment; name the ids that the API gave them", USAGE)
+    if model is not None:
+        raise Failure("--model is for the anthropic provider; an agent has its own model", USAGE)
+    if not has_key:
+        raise Failure(f"--provider agents needs a key; set {KEYS[0]}", USAGE)
+    return AnthropicAgents(agent=agent, environment=environment, client=_client(stack))
+
+
 def _converse(speaker: _Speaker) -> int:
-    """Talk with a person, who may try again after an error."""
+    """Talk with a person, who may try again after an error; return the newest exit code that is not 0."""
     code = 0
     for line in _typed():
         try:
@@ -100,38 +129,8 @@ def _converse(speaker: _Speaker) -> int:
     return code
 
 
-@contextmanager
-def _provider(name: str | None, model: str | None) -> Iterator[Provider]:
-    """The provider that is asked for, or that there is a key for; closed afterwards."""
-    has_key = any(os.environ.get(variable) for variable in KEYS)
-    if name == "anthropic" and not has_key:
-        raise Failure(f"--provider anthropic needs a key; set {KEYS[0]}, or use --provider demo", USAGE)
-    if name == "demo" or not has_key:
-        if model is not None:
-            raise Failure(f"--model is for the anthropic provider, which needs {KEYS[0]}", USAGE)
-        if name is None:
-            _note(f"no {KEYS[0]} is set, so the demo provider answers")
-        yield DemoProvider()
-        return
-    with _client() as client:
-        yield AnthropicMessages(model=model or MODEL, max_tokens=MAX_TOKENS, client=client)
-
-
-@contextmanager
-def _managed(agent: str | None, environment: str | None, model: str | None) -> Iterator[Provider]:
-    """The Managed Agent that is asked for; closed afterwards."""
-    if not agent or not environment:
-        raise Failure("--provider agents needs --agent and --environment; name the ids that the API gave them", USAGE)
-    if model is not None:
-        raise Failure("--model is for the anthropic provider; an agent has a model of its own", USAGE)
-    if not any(os.environ.get(variable) for variable in KEYS):
-        raise Failure(f"--provider agents needs a key; set {KEYS[0]}", USAGE)
-    with _client() as client:
-        yield AnthropicAgents(agent=agent, environment=environment, client=client)
-
-
 def _claude(model: str | None) -> Provider:
-    """Claude over the Claude Agent SDK, in the working directory; raises ProviderError if the extra is missing."""
+    """Return Claude over the Claude Agent SDK, in the working directory; ProviderError if the extra is missing."""
     provider = ClaudeAgent()
     if model is None:
         return provider
@@ -140,12 +139,12 @@ def _claude(model: str | None) -> Provider:
     return ClaudeAgent(ClaudeAgentOptions(model=model))
 
 
-def _client() -> Anthropic:
+def _client(stack: ExitStack) -> Anthropic:
     from anthropic import Anthropic
 
     try:
-        return Anthropic()
-    except Exception as error:  # the SDK's errors and those of its HTTP client have no base of their own
+        return stack.enter_context(Anthropic())
+    except Exception as error:  # the errors of the SDK and of its HTTP client have no common base
         raise Failure(
             f"the Anthropic client can't be made ({type(error).__name__}); check the variables ANTHROPIC_…", USAGE
         ) from error
@@ -155,7 +154,7 @@ def _recover(manager: SessionManager) -> None:
     try:
         ended = manager.recover()
     except CorruptRecord as error:
-        # A damaged conversation must not keep the others from being talked to.
+        # A damaged conversation must not block the others.
         _note(str(error))
     else:
         for conversation in ended:
@@ -163,9 +162,9 @@ def _recover(manager: SessionManager) -> None:
 
 
 def _typed() -> Iterator[str]:
-    """The lines that a person types."""
+    """Yield the lines that a person types."""
     with suppress(ImportError):
-        import readline  # noqa: F401  # input() edits lines with it
+        import readline  # noqa: F401  # gives input() line editing
     while True:
         try:
             line = input("you: ")
@@ -173,25 +172,25 @@ def _typed() -> Iterator[str]:
             click.echo()
             return
         except UnicodeDecodeError:
-            _note("that was no UTF-8; nothing was sent")
+            _note("that was not UTF-8; nothing was sent")
             continue
         if line.strip():
             yield line
 
 
 def _piped() -> Iterator[str]:
-    """The lines of stdin."""
+    """Yield the lines of stdin."""
     for number, raw in enumerate(sys.stdin.buffer if sys.stdin else (), start=1):
         try:
             line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
         except UnicodeDecodeError:
-            raise Failure(f"line {number} of the input is no UTF-8; it was not sent", USAGE) from None
+            raise Failure(f"line {number} of the input is not UTF-8; it was not sent", USAGE) from None
         if line.strip():
             yield line
 
 
 def _note(text: str) -> None:
-    """Say something beside the conversation."""
+    """Write a note to stderr."""
     click.echo(f"({one_line(text)})", err=True)
 
 
@@ -213,10 +212,10 @@ class _Speaker:
         self._told = False
 
     def say(self, line: str) -> int:
-        """Send a message and show its answer; the exit code that it stands for.
+        """Send a message and show its answer; return its exit code.
 
         Raises:
-            FSMError: see :meth:`fsm.SessionManager.send`; what was answered before has been shown (G16).
+            FSMError: see :meth:`fsm.SessionManager.send`; an answer before the error has been shown (G16).
         """
         self._told = False
         try:
@@ -251,9 +250,9 @@ class _Speaker:
         write(text)
 
     def _show(self, reply: Reply) -> None:
-        """Show what has not been shown of a reply."""
+        """Show a reply, without the text that was shown as it came."""
         if self._as_json:
-            write_json(documents.reply(reply), indent=None)
+            write_json(reply.to_dict(), indent=None)
             return
         if reply.healed:
             _note("the session had died; it was renewed, the history rebuilt")

@@ -1,8 +1,8 @@
-"""``demo``: the main job on real input, told as it happens and checked as it is told.
+"""``demo``: a conversation that outlives its provider session, shown and checked step by step.
 
-Two real processes share one database. The first one's provider sessions die with it, and the second finds that out
-from the provider's answer. Then results that the real Claude CLI printed are played through the machine. It needs no
-network and no key, and fails if anything comes out differently from what it tells.
+Two real processes share one database. The provider sessions of the first process die with it, and the second learns
+that from the provider's answer. Then results that the real Claude CLI printed are played through the machine. The
+command needs no network and no key, and fails if an outcome differs from its text.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from typing import Any
 
 import click
 
-from fsm.cli import documents, options
+from fsm.cli import options
 from fsm.cli.errors import EXIT_CODES, TURN_FAILED, Failure
 from fsm.cli.rendering import one_line
+from fsm.conversations import Conversations
 from fsm.events import Result
 from fsm.manager import SessionManager
 from fsm.providers import DemoProvider
@@ -58,21 +59,24 @@ def _survive(database: Path) -> None:
     _tell("A process talks to the AI. The provider's sessions live in the memory of that process.")
     first = _talk(database, FIRST)
     _check(first["state"] == "active" and not first["healed"], f"the first answer came as {first}")
-    _tell(f"The conversation is {first['state']} and holds {first['session_id']}. The process ends, its sessions too.")
+    _tell(
+        f"The conversation is {first['state']} and holds {first['result']['session_id']}. "
+        "The process ends, its sessions too."
+    )
     _tell("A second process takes the next message and resumes that session; the provider reports it dead.")
     second = _talk(database, SECOND)
     _check(second["healed"] and second["status"] == "succeeded", f"the second answer came as {second}")
     _check(f"stored history I know that you said “{FIRST}”" in second["text"], "the history was not rebuilt")
     _tell("The dead session was replaced within the turn, and the new one was told the stored history.")
-    with options.opened(file_url(str(database))) as manager:
-        _prove(manager)
+    with options.stored(file_url(str(database))) as talks:
+        _prove(talks)
 
 
 def _talk(database: Path, message: str) -> dict[str, Any]:
-    """Let another process send a message, and read the JSON that it writes."""
+    """Let another process send a message; return the reply that it writes as JSON."""
     click.echo(f"  you  {message}")
     command = [sys.executable, "-c", CHILD, json.dumps(sys.path), "chat", "--provider", "demo", "--json"]
-    done = subprocess.run(  # noqa: S603  # ourselves, with arguments of our own
+    done = subprocess.run(  # noqa: S603  # this program itself
         [*command, "--db", str(database), "--key", KEY],
         input=message.encode(),
         capture_output=True,
@@ -86,30 +90,31 @@ def _talk(database: Path, message: str) -> dict[str, Any]:
     return reply
 
 
-def _prove(manager: SessionManager) -> None:
-    """The log tells the whole way, and the sessions are linked."""
-    story = documents.story(manager, KEY)
-    moves, sessions = manager.conversations.transitions(KEY), story["sessions"]
+def _prove(talks: Conversations) -> None:
+    """Show the log, and check it, the sessions and the messages."""
+    moves, sessions = talks.transitions(KEY), talks.sessions(KEY)
     click.echo("  the log:")
     for move in moves:
         held = f"holds {move.session_id}" if move.session_id else "holds nothing"
         click.echo(f"    {move.number}  turn {move.turn}  {_move(move):<26}{held:<22}{move.reason}")
     way = " → ".join([moves[0].source, *(move.target for move in moves)])
     _check(way == PATH, f"the log reads {way}")
-    _check([session["parent"] for session in sessions] == [None, 1], f"the sessions are {sessions}")
-    _check(len({session["session_id"] for session in sessions}) == 2, "the dead session was adopted again")
-    _check(len(manager.conversations.messages(KEY)) == 4, "a message is missing")
+    _check([session.parent for session in sessions] == [None, 1], f"the sessions are {sessions}")
+    _check(len({session.session_id for session in sessions}) == 2, "the dead session was adopted again")
+    _check(len(talks.messages(KEY)) == 4, "a message is missing")
     _tell(f"{way}; session 2 is the child of session 1, and all four messages are stored.")
 
 
 def _play_recorded() -> None:
+    from persistence import SQLStore
+
     _tell("Results as the real Claude CLI printed them, each in an active conversation that holds their session:")
     recorded = [json.loads(line) for line in RECORDED.read_text(encoding="utf-8").splitlines()]
     _check([item["case"] for item in recorded] == list(EXPECTED), "the recorded results are not those of the story")
     results = [(item["case"], Result.from_mapping(item["result"])) for item in recorded]
-    # Without healing, so that each result's own move can be seen.
+    # Without healing, so that the move of each result can be seen.
     provider = DemoProvider(script=_script(results))
-    with options.opened("sqlite:///:memory:", provider, heal=False) as manager:
+    with SQLStore("sqlite:///:memory:") as store, SessionManager(store, provider, heal=False) as manager:
         for case, result in results:
             manager.send(case, "hello").raise_for_error()
             reply = manager.send(case, "go on")
@@ -121,7 +126,7 @@ def _play_recorded() -> None:
 
 
 def _script(results: list[tuple[str, Result]]) -> Iterator[list[Result]]:
-    """For each recorded result: an answer that binds the session it names, then the result."""
+    """Yield for each recorded result an answer that binds its session, then the result."""
     for _, result in results:
         yield [Result(session_id=result.session_id)]
         yield [result]
@@ -136,6 +141,6 @@ def _tell(sentence: str) -> None:
 
 
 def _check(holds: object, otherwise: str) -> None:
-    """The story is what happened, or it is not told to its end."""
+    """Fail unless a statement of the demo is true."""
     if not holds:
-        raise Failure(f"this is not how the story goes: {otherwise}", TURN_FAILED)
+        raise Failure(f"the demo went wrong: {otherwise}", TURN_FAILED)

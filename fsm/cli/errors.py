@@ -1,7 +1,7 @@
-"""How a command ends: exit codes that mean something, and errors in one line.
+"""The end of a command: exit codes, and errors in one line.
 
-Whatever the library raises is told on stderr as ``error: …``, never with a traceback; so is an input or output that
-breaks. Ctrl-C is 130, a reader of the output that goes away 141, as if the signal had ended the command.
+Every error of the library is written to stderr as ``error: …``, without a traceback. So is a failure of input or
+output. Ctrl-C ends with 130, and a reader that closes the output with 141, as if the signal had ended the command.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ INTERRUPTED, UNREAD = 130, 141
 
 EXIT_CODES = """\b
 Exit codes:
-  0    all went well
+  0    success
   1    a turn failed: a reply did not succeed
   2    usage, or input that can't be used
   3    not found
@@ -54,10 +54,10 @@ _CODES: tuple[tuple[type[FSMError], int], ...] = (
 
 
 class Failure(Exception):
-    """An error of the command line itself, told in one line.
+    """An error of the command line itself, written in one line.
 
     Args:
-        message: what was wrong and what to do.
+        message: the problem and its remedy.
         code: the exit code.
     """
 
@@ -67,10 +67,10 @@ class Failure(Exception):
 
 
 class Application(click.Group):
-    """A group whose commands may let every error of the library through."""
+    """A group that turns errors of its commands into a line and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command and end as this module promises."""
+        """Run a command; end with a line and an exit code after an error."""
         _prepare()
         try:
             return super().invoke(ctx)
@@ -91,17 +91,17 @@ class Application(click.Group):
 
 
 def exit_code(error: FSMError) -> int:
-    """The exit code for an error of the library."""
+    """Return the exit code for an error of the library."""
     return next((code for kind, code in _CODES if isinstance(error, kind)), TURN_FAILED)
 
 
 def report(error: FSMError | Failure) -> None:
-    """Tell an error in one line on stderr."""
+    """Write an error in one line to stderr."""
     click.echo(f"error: {one_line(str(error))}", err=True)
 
 
 def _prepare() -> None:
-    """Output that a terminal's encoding lacks is escaped; errors are told by the commands, not also by the log."""
+    """Escape characters that the encoding of the output lacks, and keep the log of errors quiet."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

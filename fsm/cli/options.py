@@ -1,4 +1,4 @@
-"""What the commands share: where the conversations are, which one is meant, how the output looks."""
+"""The options that commands share: the database, the conversation, the output."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from typing import Any, TypeVar
 
 import click
 
-from fsm._core.validation import check_key
 from fsm.cli.errors import NOT_FOUND, USAGE, Failure
-from fsm.manager import SessionManager
-from fsm.provider import Provider
-from fsm.providers import DemoProvider
+from fsm.conversations import Conversations
+from fsm.store import check_key
 
 __all__ = [
     "agent",
@@ -24,19 +22,19 @@ __all__ = [
     "environment",
     "key_argument",
     "key_option",
-    "opened",
+    "stored",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def checked_key(_: click.Context, __: click.Parameter, key: str | None) -> str | None:
-    """A callback for every option and argument that takes a key."""
+    """Return a key, checked; a callback for every option and argument that takes one."""
     return key if key is None else check_key(key)
 
 
 def _url(_: click.Context, __: click.Parameter, db: str) -> str:
-    """The URL of a database that is named by its path or by its URL."""
+    """Return the URL of a database that is named by its path or by its URL."""
     if not db:
         raise Failure("--db is empty; name a file or a URL", USAGE)
     from persistence.urls import file_url
@@ -45,7 +43,7 @@ def _url(_: click.Context, __: click.Parameter, db: str) -> str:
 
 
 def db(command: F) -> F:
-    """``--db``: the database, as a URL."""
+    """Add ``--db``: the database, as a URL."""
     return click.option(
         "--db",
         "url",
@@ -60,45 +58,43 @@ def db(command: F) -> F:
 
 
 def as_json(command: F) -> F:
-    """``--json``: output for programs."""
+    """Add ``--json``: output for programs."""
     return click.option("--json", "as_json", is_flag=True, help="Write JSON, for programs.")(command)
 
 
 def key_option(command: F) -> F:
-    """``--key``: the conversation."""
+    """Add ``--key``: the conversation."""
     return click.option(
         "--key", default="default", show_default=True, callback=checked_key, help="The conversation, by its key."
     )(command)
 
 
 def key_argument(command: F) -> F:
-    """``KEY``: the conversation."""
+    """Add ``KEY``: the conversation."""
     return click.argument("key", callback=checked_key)(command)
 
 
 def agent(command: F) -> F:
-    """``--agent``: the Managed Agent."""
+    """Add ``--agent``: the Managed Agent."""
     return click.option("--agent", metavar="ID", help="The agent of --provider agents.")(command)
 
 
 def environment(command: F) -> F:
-    """``--environment``: where the Managed Agent works."""
+    """Add ``--environment``: the environment of the Managed Agent."""
     return click.option("--environment", metavar="ID", help="The environment of --provider agents.")(command)
 
 
 def at_most(what: str) -> Callable[[F], F]:
-    """``--limit``: how many."""
+    """Add ``--limit``: the most records."""
     return click.option("--limit", type=click.IntRange(min=0), metavar="N", help=f"At most N {what}.")
 
 
 @contextmanager
-def opened(url: str, provider: Provider | None = None, *, heal: bool = True) -> Iterator[SessionManager]:
-    """A manager over a database.
+def stored(url: str) -> Iterator[Conversations]:
+    """Open the conversations of a database that exists, for commands that need no AI.
 
     Args:
         url: the database.
-        provider: the AI. None: nothing is going to be said, so the database must be there already.
-        heal: whether a dead session is replaced within the turn that finds it dead.
 
     Raises:
         Failure: there is no such file.
@@ -108,7 +104,7 @@ def opened(url: str, provider: Provider | None = None, *, heal: bool = True) -> 
     from persistence.urls import MEMORY, FileURL, parse
 
     place = parse(url)
-    if provider is None and isinstance(place, FileURL) and place.path != MEMORY and not Path(place.path).exists():
+    if isinstance(place, FileURL) and place.path != MEMORY and not Path(place.path).exists():
         raise Failure(f"there is no database file {place.path!r}; chat begins one, --db names another", NOT_FOUND)
     with SQLStore(url) as store:
-        yield SessionManager(store, provider or DemoProvider(), heal=heal)
+        yield Conversations(store)

@@ -1,7 +1,7 @@
-"""How things look: text that can't harm a terminal, tables, times, and JSON.
+"""Output: text that can't harm a terminal, tables, times, and JSON.
 
-What people and AIs wrote may hold control characters that move the cursor or rename the window, and brackets that look
-like markup. Nothing of that reaches a terminal: control characters are shown as ``\\x1b``, and markup is off.
+Text of people and AIs may hold control characters that move the cursor or rename the window, and brackets that look
+like markup. They don't reach a terminal: control characters are shown as ``\\x1b``, and markup is off.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import IO, Any
@@ -23,19 +23,19 @@ from rich.text import Text
 __all__ = ["display", "harmless", "is_terminal", "one_line", "table", "timestamp", "waiting", "write", "write_json"]
 
 PIPED_WIDTH = 160
-"""How wide a table is that nobody looks at on a terminal, in columns."""
+"""The width of a table that is not shown on a terminal, in columns."""
 
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
 _IN_TEXT: Mapping[int, str] = {**_CONTROLS, ord("\n"): "\n", ord("\t"): "\t", ord("\r"): ""}
 
 
 def is_terminal(*streams: IO[Any] | None) -> bool:
-    """Whether a person sits at each of these streams; a closed one is None."""
+    """Return whether each of these streams is a terminal; a closed one is None."""
     return all(stream is not None and stream.isatty() for stream in streams)
 
 
 def harmless(text: str) -> str:
-    r"""Text of any number of lines, without control characters.
+    r"""Return text of any number of lines, without control characters.
 
     >>> harmless("\x1b[31mred\r\n")
     '\\x1b[31mred\n'
@@ -44,7 +44,7 @@ def harmless(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    r"""Text on one line, without control characters.
+    r"""Return text on one line, without control characters.
 
     >>> one_line("two\nlines\a")
     'two lines\\x07'
@@ -53,44 +53,56 @@ def one_line(text: str) -> str:
 
 
 def write(text: str) -> None:
-    """Write text to stdout at once: harmless on a terminal, as it is into a pipe or a file."""
+    """Write text to stdout at once: harmless on a terminal, unchanged into a pipe or a file."""
     click.echo(harmless(text) if is_terminal(sys.stdout) else text, nl=False, color=True)
 
 
 def write_json(value: object, *, indent: int | None = 2) -> None:
-    """Write a value to stdout as JSON, in ASCII, so that any program and any terminal can take it."""
-    click.echo(json.dumps(value, indent=indent, default=_plain))
-
-
-def _plain(value: object) -> object:
-    match value:
-        case datetime():
-            return value.isoformat()
-        case Mapping():
-            return dict(value)
-    raise TypeError(f"{type(value).__name__} can't be written as JSON")
+    """Write a value to stdout as JSON, in ASCII, for any program and any terminal."""
+    click.echo(json.dumps(value, indent=indent))
 
 
 def timestamp(time: datetime | None) -> str:
-    """A time for people, in UTC."""
+    """Return a time for people, in UTC; the empty text for None."""
     return "" if time is None else f"{time:%Y-%m-%d %H:%M:%S}"
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "") -> Table:
-    """A table in which nothing is cut off and nothing is taken for markup; None is an empty cell."""
+def table(columns: Mapping[str, str], records: Iterable[object], *, title: str = "") -> Table:
+    """Return a table of records, in which no text is cut off or taken for markup.
+
+    Args:
+        columns: for each column the attribute of a record that it shows.
+        records: the records.
+        title: the title.
+    """
     drawn = Table(title=Text(title) if title else None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         drawn.add_column(column, overflow="fold")
-    for row in rows:
-        drawn.add_row(*(Text("" if cell is None else one_line(str(cell))) for cell in row))
+    for record in records:
+        drawn.add_row(*(Text(_cell(record, path)) for path in columns.values()))
     return drawn
+
+
+def _cell(record: object, path: str) -> str:
+    """Return an attribute, or one of an attribute's, as text."""
+    value: Any = record
+    for name in path.split("."):
+        value = getattr(value, name, None)
+    match value:
+        case None | False:
+            return ""
+        case True:
+            return "yes"
+        case datetime():
+            return timestamp(value)
+    return one_line(str(value))
 
 
 def display(*things: RenderableType) -> None:
     """Show tables and lines on stdout."""
     width = None if is_terminal(sys.stdout) or "COLUMNS" in os.environ else PIPED_WIDTH
     console = Console(markup=False, highlight=False, emoji=False, width=width)
-    # Captured, so that a broken pipe is met where every other output meets it.
+    # Captured and written with click, so that a broken pipe is handled as for all other output.
     with console.capture() as captured:
         for thing in things:
             console.print(thing)
@@ -100,7 +112,7 @@ def display(*things: RenderableType) -> None:
 
 @contextmanager
 def waiting() -> Iterator[Spinner]:
-    """A spinner for as long as a person at a terminal waits; ``stop()`` it when there is something to see."""
+    """Show a spinner while a person at a terminal waits; ``stop()`` it when there is something to see."""
     spinner = Spinner(visible=is_terminal(sys.stdout, sys.stderr))
     try:
         yield spinner
@@ -109,10 +121,10 @@ def waiting() -> Iterator[Spinner]:
 
 
 class Spinner:
-    """Turns until it is stopped.
+    """A spinner that runs until it is stopped.
 
     Args:
-        visible: whether it is shown at all.
+        visible: whether it is shown.
     """
 
     def __init__(self, *, visible: bool) -> None:
@@ -121,7 +133,7 @@ class Spinner:
             self._status.start()
 
     def stop(self) -> None:
-        """Take it away; once is enough, twice does no harm."""
+        """Remove the spinner. Stopping twice is a no-op."""
         if self._status is not None:
             self._status.stop()
             self._status = None

@@ -53,7 +53,7 @@ def test_json_is_one_object_for_each_reply_on_a_line_of_its_own(run: Run) -> Non
     result = run(*CHAT, "--provider", "demo", "--json", stdin="hello\nagain\n")
     first, second = [json.loads(line) for line in result.stdout.splitlines()]
     assert (first["turn"], first["status"], first["state"], first["healed"]) == (1, "succeeded", "active", False)
-    assert first["session_id"] == second["session_id"] == "demo-k-1"
+    assert first["result"]["session_id"] == second["result"]["session_id"] == "demo-k-1"
     assert "Before that" in second["text"]
 
 
@@ -64,7 +64,7 @@ def test_a_second_process_heals_says_so_and_the_log_tells_it(process: Process, r
     assert done.stderr == "(the session had died; it was renewed, the history rebuilt)\n"
     assert "From the stored history I know that you said “hello”, “again”." in done.stdout
     story = document(run("show", "k", "--db", "a.db", "--json"))
-    way = [story["transitions"][0]["from"], *(move["to"] for move in story["transitions"])]
+    way = [story["transitions"][0]["source"], *(move["target"] for move in story["transitions"])]
     assert way == ["fresh", "active", "active", "stale", "fresh", "active", "active"]
     first, second = story["sessions"]
     assert (first["parent"], second["parent"]) == (None, first["number"])

@@ -42,7 +42,7 @@ def test_the_demo_fails_if_the_story_comes_out_differently(run: Run, monkeypatch
     monkeypatch.setitem(told.EXPECTED, "turn limit reached", f"expired: {State.ACTIVE} → {State.STALE}")
     result = run("demo")
     assert result.exit_code == 1
-    assert result.stderr.startswith("error: this is not how the story goes: after 'turn limit reached'")
+    assert result.stderr.startswith("error: the demo went wrong: after 'turn limit reached'")
 
 
 def test_the_demo_fails_if_its_process_fails(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """``list``, ``show``, ``history``, ``reset`` and ``diagram``: what they tell people, and programs."""
 
+import json
 from datetime import datetime, timedelta
 
 import pytest
@@ -30,7 +31,8 @@ def test_list_has_a_line_for_each_conversation(run: Run) -> None:
 
 def test_list_tells_which_turn_runs(run: Run) -> None:
     with manager() as inside, inside.stream("a", "more"):
-        assert "active, turn running" in run("list", "--db", "a.db").stdout
+        lines = [line.split()[:4] for line in run("list", "--db", "a.db").stdout.splitlines()]
+    assert ["a", "active", "2", "demo"] in lines
 
 
 def test_list_as_json_is_an_array_that_can_be_paged(run: Run) -> None:
@@ -56,18 +58,17 @@ def test_show_tells_state_lineage_turns_and_the_log(run: Run) -> None:
         assert any(" ".join(row[1:4]) == move for row in rows)
 
 
-def test_show_as_json_has_the_promised_keys(run: Run) -> None:
+def test_show_as_json_is_the_conversation_with_all_its_records(run: Run) -> None:
     story = document(run("show", "b", "--db", "a.db", "--json"))
-    assert list(story) == [
-        *("key", "state", "version", "provider", "session", "session_id", "running", "metadata"),
-        *("created_at", "updated_at", "sessions", "turns", "transitions"),
-    ]
-    assert list(story["sessions"][0]) == [
-        *("number", "parent", "provider", "session_id", "opened_at", "opened_reason", "closed_at", "closed_reason"),
-    ]
-    assert list(story["transitions"][0]) == [
-        *("number", "trigger", "from", "to", "turn", "session", "session_id", "reason", "at"),
-    ]
+    with manager() as inside:
+        talks = inside.conversations
+        expected = {
+            **talks.get("b").to_dict(),
+            "sessions": [record.to_dict() for record in talks.sessions("b")],
+            "turns": [record.to_dict() for record in talks.turns("b")],
+            "transitions": [record.to_dict() for record in talks.transitions("b")],
+        }
+    assert story == json.loads(json.dumps(expected))
     assert [turn["status"] for turn in story["turns"]] == ["succeeded", "succeeded"]
     assert datetime.fromisoformat(story["created_at"]).utcoffset() == timedelta(0)
 
@@ -113,7 +114,6 @@ def test_history_tells_what_is_no_text_in_words(run: Run) -> None:
 def test_history_as_json_can_be_paged(run: Run) -> None:
     messages = document(run("history", "b", "--db", "a.db", "--json", "--limit", "2", "--before", "4"))
     assert [(item["number"], item["role"]) for item in messages] == [(2, "assistant"), (3, "user")]
-    assert messages[1]["text"] == "again"
     assert messages[1]["content"] == [{"type": "text", "text": "again"}]
 
 
@@ -126,7 +126,7 @@ def test_reset_opens_the_next_session_and_keeps_the_reason(run: Run) -> None:
 
 def test_reset_as_json_is_the_conversation_afterwards(run: Run) -> None:
     after = document(run("reset", "a", "--db", "a.db", "--json"))
-    assert (after["state"], after["session"], after["session_id"]) == ("fresh", 2, None)
+    assert (after["state"], after["session_number"], after["session_id"]) == ("fresh", 2, None)
 
 
 def test_reset_leaves_the_conversation_with_its_provider(run: Run) -> None:
