@@ -1,7 +1,7 @@
 """The configuration of Sphinx, and the parts of the documentation that are generated from the code.
 
-Before Sphinx reads the first page, :func:`generate` writes ``docs/_generated``. It holds the state table and its
-diagrams, the lists of errors and providers, the help of the command line, and the tests that cite each guarantee.
+Before Sphinx reads the first page, :func:`generate` writes ``docs/_generated``. It holds the state table, the
+lists of errors and providers, the help of the command line, and the tests that cite each guarantee.
 """
 
 from __future__ import annotations
@@ -65,11 +65,9 @@ nitpick_ignore_regex = [
 def generate(app: Sphinx) -> None:
     """Write the generated files, which the pages include."""
     GENERATED.mkdir(exist_ok=True)
-    diagrams = _module("fsm.diagrams", "the state table and the diagrams")
+    diagrams = _module("fsm.diagrams", "the state table")
     pages = {
         "state-table.md": diagrams.to_markdown(),
-        "state-diagram.mmd": diagrams.to_mermaid(),
-        "state-diagram.dot": diagrams.to_dot(),
         "errors.md": _autodoc("autoexception", "fsm", _module("fsm.errors", "the errors").__all__),
         "providers.md": _autodoc("autoclass", "fsm.providers", _module("fsm.providers", "the providers").__all__),
         "cli.md": _command_line(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 import re
 import subprocess
@@ -13,7 +13,6 @@ import pytest
 
 import fsm
 from fsm import errors
-from fsm.diagrams import to_mermaid
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -58,14 +57,10 @@ def test_the_readme_says_what_its_example_prints(tmp_path: Path) -> None:
     assert run(example, tmp_path) in blocks(README, "text")
 
 
-def test_the_readme_shows_the_state_diagram_of_the_code() -> None:
-    spec = importlib.util.spec_from_file_location("docs_readme", DOCS / "readme.py")
-    assert spec is not None
-    assert spec.loader is not None
-    readme = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(readme)
-    expected = readme.with_diagram(text_of(README), to_mermaid())
-    assert text_of(README) == expected, "run: python docs/readme.py"
+def test_the_readme_and_the_reference_show_the_diagram_for_light_and_dark() -> None:
+    shown = re.findall(r"_static/[\w-]+\.svg", text_of(README) + text_of(DOCS / "reference" / "machine.md"))
+    assert set(shown) == {"_static/machine-light.svg", "_static/machine-dark.svg"}
+    assert all((DOCS / name).exists() for name in shown)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(DOCS)))
