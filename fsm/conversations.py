@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Self
 
@@ -15,7 +14,7 @@ from fsm._runtime.commands import Commands
 from fsm._runtime.observers import Observer, tell_observers
 from fsm._runtime.scripts import run_alone
 from fsm._runtime.settings import check_store, utc_now
-from fsm._runtime.store_errors import StoreErrors
+from fsm._runtime.store_errors import store_errors
 from fsm._runtime.worker import Worker
 from fsm.records import Conversation, Message, Session, Transition, Turn
 from fsm.store import Store
@@ -73,12 +72,12 @@ class Conversations:
 
     def list(self, *, limit: int | None = None, after: str | None = None) -> Sequence[Conversation]:
         """Return the first ``limit`` conversations in the order of their keys, from the one after key ``after`` on."""
-        with self._reading():
+        with store_errors(None):
             return self._commands.store.conversations(limit=limit, after=after)
 
     def count(self) -> int:
         """Return the number of conversations."""
-        with self._reading():
+        with store_errors(None):
             return self._commands.store.count()
 
     def messages(self, key: str, *, limit: int | None = None, before: int | None = None) -> Sequence[Message]:
@@ -88,25 +87,25 @@ class Conversations:
             ConversationNotFound, InvalidKey, StoreError: see :meth:`get`, also for the next three methods.
         """
         conversation = self.get(key)
-        with self._reading(key):
+        with store_errors(key):
             return self._commands.store.messages(conversation, limit=limit, before=before)
 
     def turns(self, key: str, *, limit: int | None = None, before: int | None = None) -> Sequence[Turn]:
         """Return the newest ``limit`` turns before number ``before``, oldest first."""
         conversation = self.get(key)
-        with self._reading(key):
+        with store_errors(key):
             return self._commands.store.turns(conversation, limit=limit, before=before)
 
     def sessions(self, key: str, *, limit: int | None = None, before: int | None = None) -> Sequence[Session]:
         """Return the newest ``limit`` sessions before number ``before``, oldest first; each with its parent."""
         conversation = self.get(key)
-        with self._reading(key):
+        with store_errors(key):
             return self._commands.store.sessions(conversation, limit=limit, before=before)
 
     def transitions(self, key: str, *, limit: int | None = None, before: int | None = None) -> Sequence[Transition]:
         """Return the newest ``limit`` transitions before number ``before``, oldest first: a path of the table (G6)."""
         conversation = self.get(key)
-        with self._reading(key):
+        with store_errors(key):
             return self._commands.store.transitions(conversation, limit=limit, before=before)
 
     def reset(self, key: str, *, reason: str = "asked for", force: bool = False) -> Conversation:
@@ -145,10 +144,6 @@ class Conversations:
         for step in steps:
             tell_observers(self._observers, step)
         return [step.after for step in steps]
-
-    @staticmethod
-    def _reading(key: str | None = None) -> AbstractContextManager[None]:
-        return StoreErrors(key)
 
 
 class AsyncConversations:

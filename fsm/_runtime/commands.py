@@ -10,7 +10,7 @@ from fsm._core.effects import Step
 from fsm._core.validation import check_key, check_reason
 from fsm._runtime.log import LOGGER
 from fsm._runtime.scripts import Script, retried, run_alone
-from fsm._runtime.store_errors import StoreErrors
+from fsm._runtime.store_errors import store_errors
 from fsm._runtime.worker import Worker
 from fsm.errors import Conflict, ConversationNotFound
 from fsm.records import Conversation
@@ -40,7 +40,7 @@ class Commands:
             ConversationNotFound: no turn was ever begun under it.
         """
         check_key(key)
-        with StoreErrors(key):
+        with store_errors(key):
             conversation = self.store.load(key)
         if conversation is None:
             raise ConversationNotFound("there is none of this key; a conversation begins with its first message", key)
@@ -94,7 +94,7 @@ class Commands:
         return steps
 
     def _running(self, after: Conversation | None) -> list[Conversation]:
-        with StoreErrors(None):
+        with store_errors(None):
             return list(self.store.running(after=after))
 
     def expire_lease(self, conversation: Conversation) -> Script[Step | None]:

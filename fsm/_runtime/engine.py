@@ -28,7 +28,7 @@ from fsm._runtime.replay import ReplayedTurn, stored_reply
 from fsm._runtime.requests import Requests
 from fsm._runtime.scripts import Script, retried
 from fsm._runtime.settings import Settings
-from fsm._runtime.store_errors import StoreErrors
+from fsm._runtime.store_errors import store_errors
 from fsm._runtime.turn_commits import TurnCommits
 from fsm._runtime.turn_queue import TurnQueue
 from fsm._runtime.turn_runner import TurnRunner
@@ -179,7 +179,7 @@ class Engine:
         """
 
         def attempt(_: int) -> Script[tuple[TurnRunner | ReplayedTurn, Step | None]]:
-            with StoreErrors(question.key):
+            with store_errors(question.key):
                 conversation = self._store.load(question.key) or self._new(question.key)
             known = self._known_turn(conversation, question.idempotency_key)
             if known is not None and known.status is TurnStatus.RUNNING:
@@ -233,7 +233,7 @@ class Engine:
         """Return the turn that was begun with this idempotency key, or None (G13)."""
         if idempotency_key is None or not conversation.version:
             return None
-        with StoreErrors(conversation.key):
+        with store_errors(conversation.key):
             return self._store.turn_by_idempotency_key(conversation, idempotency_key)
 
     def _expire(self, conversation: Conversation, known: Turn) -> Script[None]:
@@ -251,7 +251,7 @@ class Engine:
 
     def _replayed(self, conversation: Conversation, known: Turn, content: tuple[Block, ...]) -> ReplayedTurn:
         """Return the stored turn that has this idempotency key (G13)."""
-        with StoreErrors(conversation.key):
+        with store_errors(conversation.key):
             messages = self._store.turn_messages(conversation, known)
         if [message.content for message in messages[:1]] != [content]:
             raise InvalidInput(

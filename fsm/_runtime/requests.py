@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from fsm._core.table import State
 from fsm._runtime.settings import Settings
-from fsm._runtime.store_errors import StoreErrors
+from fsm._runtime.store_errors import store_errors
 from fsm.content import Block
 from fsm.context import from_beginning, has_beginning, rebuild, with_results
 from fsm.records import Conversation, Message
@@ -81,7 +81,7 @@ class Requests:
 
     def _told(self, conversation: Conversation, first: int, last: int, limit: int | None) -> Sequence[Message]:
         """Return the messages of succeeded turns of these sessions."""
-        with StoreErrors(conversation.key):
+        with store_errors(conversation.key):
             return self._store.context(conversation, first_session=first, last_session=last, limit=limit)
 
     def _with_results(
@@ -94,6 +94,6 @@ class Requests:
         limit: int | None,
     ) -> tuple[Message, ...]:
         """Return these messages, and among them the tool results of other turns of these sessions (G23)."""
-        with StoreErrors(conversation.key):
+        with store_errors(conversation.key):
             unheard = self._store.unheard(conversation, first_session=first, last_session=last, limit=limit)
         return with_results(told, unheard, content)

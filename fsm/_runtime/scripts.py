@@ -11,11 +11,11 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from fsm._core.effects import Step
-from fsm._runtime.store_errors import StoreErrors, as_store_error
+from fsm._runtime.store_errors import as_store_error
 from fsm.errors import Conflict
 from fsm.store import BatchingStore, Store
 
-__all__ = ["Run", "Script", "retried", "run_alone", "run_together"]
+__all__ = ["Run", "Script", "refused", "retried", "run_alone", "run_together"]
 
 R = TypeVar("R")
 
@@ -59,14 +59,14 @@ class Run(Generic[R]):
         self._value: Any = None
         self._error: BaseException | None = None
 
-    def advance(self, refused: BaseException | None = None) -> Step | None:
+    def advance(self, refusal: BaseException | None = None) -> Step | None:
         """Let the script go on; return the next step to commit, or None once it is over.
 
         Args:
-            refused: the reason for which its last step is not stored, or None.
+            refusal: the reason for which its last step is not stored, or None.
         """
         try:
-            return next(self._script) if refused is None else self._script.throw(refused)
+            return next(self._script) if refusal is None else self._script.throw(refusal)
         except StopIteration as stop:
             self._value = stop.value
         except BaseException as error:  # noqa: BLE001  # `outcome` raises it
@@ -87,34 +87,39 @@ def run_alone(store: Store, script: Script[R]) -> R:
     run = Run(script)
     step = run.advance()
     while step is not None:
-        try:
-            with StoreErrors(step.before.key, step):
-                store.commit(step)
-        except BaseException as error:  # noqa: BLE001  # the script raises it
-            step = run.advance(error)
-        else:
-            step = run.advance()
+        step = run.advance(refused(store, step))
     return run.outcome()
+
+
+def refused(store: Store, step: Step) -> BaseException | None:
+    """Commit a step; return the reason for which the store has refused it, or None."""
+    try:
+        store.commit(step)
+    except Exception as error:  # noqa: BLE001  # the script raises it
+        return as_store_error(error, step.before.key, step)
+    except BaseException as error:  # noqa: BLE001  # likewise
+        return error
+    return None
 
 
 def run_together(store: BatchingStore, runs: Sequence[Run[Any]]) -> None:
     """Run many scripts in the calling thread, so that steps that are due at the same time share a transaction."""
     due = [(run, step) for run in runs if (step := run.advance()) is not None]
     while due:
-        refused = _commit_many(store, [step for _, step in due])
+        outcomes = _commit_many(store, [step for _, step in due])
         due = [
             (run, step)
-            for (run, _), error in zip(due, refused, strict=True)
+            for (run, _), error in zip(due, outcomes, strict=True)
             if (step := run.advance(error)) is not None
         ]
 
 
 def _commit_many(store: BatchingStore, steps: Sequence[Step]) -> Sequence[Exception | None]:
     try:
-        refused: Sequence[Exception | None] = store.commit_many(steps)
+        outcomes: Sequence[Exception | None] = store.commit_many(steps)
     except Exception as error:  # noqa: BLE001  # each script raises it
-        refused = [error] * len(steps)
+        outcomes = [error] * len(steps)
     return [
         None if error is None else as_store_error(error, step.before.key, step)
-        for step, error in zip(steps, refused, strict=True)
+        for step, error in zip(steps, outcomes, strict=True)
     ]

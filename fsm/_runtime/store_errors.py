@@ -2,44 +2,36 @@
 
 from __future__ import annotations
 
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from fsm._core.effects import Step
 from fsm._runtime.log import LOGGER
 from fsm.errors import FSMError, StoreError
 
-__all__ = ["StoreErrors", "as_store_error"]
+__all__ = ["as_store_error", "store_errors"]
 
 
-class StoreErrors:
-    """Translates the exceptions of a store inside a ``with`` block, and logs a refused commit.
+@contextmanager
+def store_errors(key: str | None) -> Iterator[None]:
+    """Translate the exceptions of a store that is read inside the block.
 
     Args:
         key: the conversation, or None if the call is about no single one.
-        step: the step that is committed, or None if the block only reads.
 
-    >>> with StoreErrors("ticket-42"):
+    >>> with store_errors("ticket-42"):
     ...     raise OSError
     Traceback (most recent call last):
     ...
     fsm.errors.StoreError: conversation 'ticket-42': the store raised OSError, which a store should translate; \
 load the conversation to see what was stored
     """
-
-    def __init__(self, key: str | None, step: Step | None = None) -> None:
-        self._key = key
-        self._step = step
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if isinstance(error, Exception):
-            told = as_store_error(error, self._key, self._step)
-            if told is not error:
-                raise told from error
+    try:
+        yield
+    except FSMError:
+        raise
+    except Exception as error:
+        raise as_store_error(error, key) from error
 
 
 def as_store_error(error: Exception, key: str | None, step: Step | None = None) -> FSMError:

@@ -21,7 +21,7 @@ from fsm._core.turn import Answer
 from fsm._runtime.log import LOGGER
 from fsm._runtime.scripts import Script, retried
 from fsm._runtime.settings import Settings
-from fsm._runtime.store_errors import StoreErrors
+from fsm._runtime.store_errors import store_errors
 from fsm.errors import Conflict, ConversationNotFound, FSMError, StoreError, TurnSuperseded
 from fsm.events import Result
 from fsm.records import Conversation, TurnStatus
@@ -239,7 +239,7 @@ class TurnCommits:
             StoreError: something else has happened, and another turn has this one's number.
         """
         key = self.conversation.key
-        with StoreErrors(key):
+        with store_errors(key):
             found = self._store.load(key)
         may_be_forgotten = self._store_epoch != self._epoch
         for number, step in enumerate(self._steps):
@@ -263,7 +263,7 @@ class TurnCommits:
     def _check_number(self, conversation: Conversation) -> None:
         """Raise :class:`~fsm.errors.StoreError` unless the stored turn of this number is this one."""
         number = self._turn.number
-        with StoreErrors(conversation.key):
+        with store_errors(conversation.key):
             found = self._store.turns(conversation, limit=1, before=number + 1)
         mine = (self._turn.first_message, self._turn.started_at)
         if [(turn.first_message, turn.started_at) for turn in found] != [mine]:
@@ -275,7 +275,7 @@ class TurnCommits:
 
     def _stored_end(self) -> TurnStatus | None:
         """Return the status with which this worker has ended the turn, or None if another ended it."""
-        with StoreErrors(self.conversation.key):
+        with store_errors(self.conversation.key):
             found = self._store.turns(self.conversation, limit=1, before=self._turn.number + 1)
         return next((turn.status for turn in found if (turn.status, turn.ended_at) in self._ends), None)
 
@@ -290,5 +290,5 @@ def _known_dead(store: Store, conversation: Conversation, *session_ids: str | No
     unknown = {named for named in session_ids if named is not None and named != conversation.session_id}
     if not unknown:
         return frozenset()
-    with StoreErrors(conversation.key):
+    with store_errors(conversation.key):
         return store.dead(conversation, unknown)

@@ -21,7 +21,7 @@ from fsm._core.table import State
 from fsm._runtime.adapters import Adapter, ProviderEvents
 from fsm._runtime.engine import Engine
 from fsm._runtime.presence import Lease
-from fsm._runtime.scripts import Script, run_alone
+from fsm._runtime.scripts import Run, Script, refused
 from fsm._runtime.settings import Settings
 from fsm._runtime.worker import Worker as Identity
 from fsm.context import ContextWindow
@@ -149,20 +149,9 @@ class Database:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    def load(self, key: str) -> Conversation | None:
-        """Return a conversation; others go on before the caller has it, and before it commits."""
-        found = self.stored(key)
-        self._world.loop.elapse(self._world.chance.uniform(0.0, 0.01))
-        return found
-
-    def stored(self, key: str) -> Conversation | None:
-        """Return a conversation as it is stored, in no time."""
-        return self._store.load(key)
-
     def commit(self, step: Step) -> None:
         """Write one step, or refuse, or do the one and say the other."""
         world, key = self._world, step.after.key
-        world.loop.elapse(world.chance.uniform(0.0, 0.01))
         if world.happens(world.faults.refuses):
             world.tally.refusals += 1
             world.note(key, "the database refuses")
@@ -231,13 +220,25 @@ class _Adapter(Adapter):
         return self._world.loop.now
 
     async def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        await self._world.loop.pause(self.chance.uniform(0.0, 0.01))
+        await self._pause()
         outcome = function(*args, **kwargs)
-        await self._world.loop.pause(self.chance.uniform(0.0, 0.01))
+        await self._pause()
         return outcome
 
     async def run(self, script: Script[R]) -> R:
-        return await self.call(run_alone, self._store, script)
+        """Run a script; other tasks go on before each of its steps is committed, and before it hears the outcome."""
+        run = Run(script)
+        await self._pause()
+        step = run.advance()
+        while step is not None:
+            with self.shield():
+                await self._pause()
+            step = run.advance(refused(self._store, step))
+        await self._pause()
+        return run.outcome()
+
+    async def _pause(self) -> None:
+        await self._world.loop.pause(self.chance.uniform(0.0, 0.01))
 
     def events(self, request: Request) -> ProviderEvents:
         self._world.note(request.key, f"turn {request.turn} asks {self._provider.name}, resumes {request.session_id}")

@@ -108,7 +108,7 @@ class Provider:
 
         Not if the database has just forgotten a commit: the turn knows what it does not, and will store it again.
         """
-        stored = self._database.stored(request.key)
+        stored = self._database.load(request.key)
         if (stored is None or stored.turn_count < request.turn) and request.key not in self._database.forgot:
             raise Broken(request.key, f"G8: turn {request.turn} is not stored")
         running = None if stored is None else stored.running

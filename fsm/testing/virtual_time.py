@@ -47,7 +47,6 @@ class Task:
     outcome: Any = None
     error: BaseException | None = None
     is_over: bool = False
-    _is_executing: bool = False
     _is_killed: bool = False
     _is_cancelled: bool = False
     _shields: int = 0
@@ -87,7 +86,6 @@ class Loop:
     _void: set[int] = Factory(set)
     _tasks: dict[Task, None] = Factory(dict)
     _current: Task | None = None
-    _failure: Exception | None = None
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any], group: object, ended: Callable[[Task], object] = bool) -> Task:
         """Begin a coroutine, now."""
@@ -105,39 +103,12 @@ class Loop:
     def run(self) -> None:
         """Let everything happen that is to happen."""
         while self._queue:
-            self._happen()
-            if self._failure is not None:
-                raise self._failure
-
-    def elapse(self, seconds: float) -> None:
-        """Let time pass while the running task blocks, as in a call of a store: other tasks go on meanwhile.
-
-        Outside of any task this does nothing.
-
-        Raises:
-            Killed: the running task was killed meanwhile.
-        """
-        task = self._current
-        if task is None:
-            return
-        until = self.now + seconds
-        while self._failure is None and self._queue and self._queue[0][0] <= until:
-            try:
-                self._happen()
-            except Exception as error:  # noqa: BLE001  # it is not the blocking task's; `run` raises it
-                self._failure = error
-        self.now = max(self.now, until)
-        if task._is_killed:
-            raise Killed
-
-    def _happen(self) -> None:
-        """Let the next thing happen."""
-        at, _, number, function = heapq.heappop(self._queue)
-        if number in self._void:
-            self._void.remove(number)
-        else:
-            self.now = max(self.now, at)
-            function()
+            at, _, number, function = heapq.heappop(self._queue)
+            if number in self._void:
+                self._void.remove(number)
+            else:
+                self.now = at
+                function()
 
     async def pause(self, seconds: float) -> None:
         """Wait, as part of the task that is running.
@@ -198,10 +169,7 @@ class Loop:
         task._due = self.call_in(seconds, resume)
 
     def _resume(self, task: Task) -> None:
-        if task._is_executing:
-            return  # it blocks, and sees at its next wait what has come over it
         before, self._current = self._current, task
-        task._is_executing = True
         try:
             seconds = task.coroutine.send(None)
         except StopIteration as stop:
@@ -212,7 +180,7 @@ class Loop:
             self._resume_in(seconds, task)
             return
         finally:
-            self._current, task._is_executing = before, False
+            self._current = before
         task.is_over = True
         del self._tasks[task]
         task.ended(task)
