@@ -1,4 +1,4 @@
-"""What is stored: one frozen value for each row of the database.
+"""The records: one frozen value for each row of the database.
 
 Rows are named by natural keys, a conversation and a number that counts from 1 without gaps (G5). Times are aware
 ``datetime`` values in UTC; they are for people and never decide an order.

@@ -44,8 +44,8 @@ class SQLStore(BaseStore):
             told of. The beginning of a turn survives a killed process, and its end survives loss of power. ``strict``:
             all. ``relaxed``: none; all survive a killed process.
         timeout: seconds to wait for another writer or a free connection, and to try again after a lost connection.
-        group_commit: let steps that several threads or tasks commit at the same time share a transaction and its sync,
-            where a database has one writer at a time: a file of SQLite. It costs a lone caller nothing.
+        group_commit: let steps that several threads or tasks commit at the same time share a transaction and its sync.
+            It is for databases with one writer at a time, such as a file of SQLite, and costs a lone caller nothing.
         prepare: let PostgreSQL prepare statements that come often. It makes no difference to SQLite, like the next two.
         pool_size: the most connections to PostgreSQL that are open.
         pool_idle: seconds after which an unused connection to PostgreSQL is closed.

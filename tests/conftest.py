@@ -1,4 +1,4 @@
-"""What all tests share: how hard Hypothesis tries, and stores on real databases."""
+"""The fixtures of all tests: the profiles of Hypothesis, and stores on real databases."""
 
 import os
 import tempfile
@@ -93,7 +93,7 @@ def embedded_postgresql() -> Iterator[Any]:
 
 @pytest.fixture
 def postgresql_url(postgresql: str) -> Iterator[str]:
-    """The URL of an empty schema of its own."""
+    """The URL of an empty schema for one test."""
     import psycopg
 
     schema = f"test_{uuid.uuid4().hex}"

@@ -20,7 +20,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "explanation" / "mutation-testing.md
 
 
 def verdicts() -> dict[str, str]:
-    """What became of each mutant, by its name, such as ``fsm._core.turn.xǁRunningTurnǁfeed__mutmut_3``."""
+    """Return the verdict on each mutant, by its name, such as ``fsm._core.turn.xǁRunningTurnǁfeed__mutmut_3``."""
     mutmut = Path(sys.executable).with_name("mutmut")
     told = subprocess.run([mutmut, "results", "--all", "true"], check=True, capture_output=True, text=True).stdout
     return dict(line.strip().split(": ") for line in told.splitlines() if "__mutmut_" in line)

@@ -1,4 +1,4 @@
-"""Calls a function of a test in a process of its own, where it may fork, hang or be killed."""
+"""Calls a function of a test in another process, where it may fork, hang or be killed."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ class Hung(AssertionError):
 
 
 def outside(function: Callable[..., Any], *arguments: Any, timeout: float = 60.0) -> Any:
-    """What a function of a module returns that is called in a new process, as JSON.
+    """Call a function of a module in a new process; return its result, as JSON.
 
     Args:
         function: a function at the top of a module.

@@ -76,7 +76,6 @@ class Polite(DemoProvider):
 
 
 async def test_a_dead_session_is_healed_within_the_turn(store: SQLStore) -> None:
-    """As the synchronous twin does it."""
     provider = DemoProvider()
     manager = AsyncSessionManager(store, provider)
     await manager.send("k", "my name is Ada")
@@ -99,7 +98,6 @@ async def test_a_dead_session_is_healed_within_the_turn(store: SQLStore) -> None
 
 @pytest.mark.parametrize("read", ["messages", "turns", "sessions", "transitions"])
 async def test_each_table_is_read_in_pages(store: SQLStore, read: str) -> None:
-    """The newest that were asked for, oldest first."""
     manager = AsyncSessionManager(store, DemoProvider())
     for number in range(3):
         await manager.send("k", f"message {number}")
@@ -113,7 +111,6 @@ async def test_each_table_is_read_in_pages(store: SQLStore, read: str) -> None:
 
 
 async def test_conversations_are_listed_in_pages_by_key(store: SQLStore) -> None:
-    """The last key of a page is where the next begins."""
     manager = AsyncSessionManager(store, DemoProvider())
     for key in ("c", "a", "b"):
         await manager.send(key, "hello")
@@ -148,8 +145,6 @@ async def test_a_reset_is_asked_for_or_forced(store: SQLStore) -> None:
 
 
 async def test_the_provider_says_what_it_takes_and_what_it_wants(store: SQLStore) -> None:
-    """Content is checked before the turn begins; a transcript comes with the request."""
-
     class Choosy(Polite):
         wants_transcript = True
 
@@ -167,7 +162,6 @@ async def test_the_provider_says_what_it_takes_and_what_it_wants(store: SQLStore
 
 
 async def test_a_stream_is_read_with_async_for_and_may_be_left(store: SQLStore) -> None:
-    """The provider is closed, and the text kept."""
     provider = Polite(ANSWER, ANSWER)
     manager = AsyncSessionManager(store, provider)
     async with manager.stream("k", "hello") as turn:
@@ -180,7 +174,6 @@ async def test_a_stream_is_read_with_async_for_and_may_be_left(store: SQLStore) 
 
 
 async def test_a_synchronous_provider_is_read_in_threads(store: SQLStore) -> None:
-    """And closed there."""
     threads: list[threading.Thread] = []
     said = ["hello", "again"]
 
@@ -208,8 +201,6 @@ async def test_a_synchronous_provider_is_read_in_threads(store: SQLStore) -> Non
 async def test_a_synchronous_provider_may_be_left_before_it_was_asked(
     store: SQLStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """There is nothing to close."""
-
     class Plain:
         name = "plain"
 
@@ -226,7 +217,6 @@ async def test_a_synchronous_provider_may_be_left_before_it_was_asked(
 
 
 async def test_no_more_turns_run_at_once_than_the_manager_was_told(store: SQLStore) -> None:
-    """Others wait for a place, whatever their conversation."""
     running = most = 0
     full = anyio.Event()
 
@@ -254,7 +244,6 @@ async def test_no_more_turns_run_at_once_than_the_manager_was_told(store: SQLSto
 
 
 async def test_no_more_threads_call_the_store_than_the_manager_was_told(sqlite_url: str) -> None:
-    """Others wait for a thread."""
     calling = most = 0
     lock, full = threading.Lock(), threading.Event()
 
@@ -282,7 +271,6 @@ async def test_no_more_threads_call_the_store_than_the_manager_was_told(sqlite_u
 
 
 async def test_many_turns_of_one_conversation_wait_for_each_other(store: SQLStore) -> None:
-    """`on_busy="wait"`: each is answered once, in the order in which they came."""
     manager = AsyncSessionManager(store, Polite(*[ANSWER] * 8), on_busy="wait")
     async with anyio.create_task_group() as tasks:
         for number in range(8):
@@ -294,7 +282,6 @@ async def test_many_turns_of_one_conversation_wait_for_each_other(store: SQLStor
 
 
 async def test_a_busy_conversation_says_so(store: SQLStore) -> None:
-    """By default."""
     manager = AsyncSessionManager(store, Polite(ANSWER))
     async with manager.stream("k", "hello"):
         with pytest.raises(ConversationBusy):
@@ -302,7 +289,6 @@ async def test_a_busy_conversation_says_so(store: SQLStore) -> None:
 
 
 async def test_a_provider_that_raises_is_told(store: SQLStore) -> None:
-    """With what was said on the error."""
     with pytest.raises(ProviderError, match="raised RuntimeError") as caught:
         await AsyncSessionManager(store, Polite([TextDelta("a"), RuntimeError()])).send("k", "hello")
     assert caught.value.reply.text == "a"
@@ -321,27 +307,23 @@ async def test_a_provider_that_raises_is_told(store: SQLStore) -> None:
     ],
 )
 async def test_a_manager_that_could_not_work_is_refused(store: SQLStore, options: dict[str, Any], why: str) -> None:
-    """When it is made."""
     with pytest.raises(InvalidInput, match=why):
         AsyncSessionManager(store, **{"provider": DemoProvider(), **options})
 
 
 async def test_one_turn_and_one_thread_are_enough(store: SQLStore) -> None:
-    """The least that a manager can be told."""
     manager = AsyncSessionManager(store, DemoProvider(), max_turns=1, threads=1)
     assert (await manager.send("k", "hello")).status is TurnStatus.SUCCEEDED
 
 
 def test_both_managers_behave_alike_if_they_are_told_nothing() -> None:
-    """The same names, the same defaults."""
     synchronous, asynchronous = (inspect.signature(kind).parameters for kind in (SessionManager, AsyncSessionManager))
     assert {name: asynchronous[name].default for name in synchronous} == {
         name: parameter.default for name, parameter in synchronous.items()
     }
 
 
-async def test_a_look_that_fails_costs_no_neighbour_its_own(store: SQLStore) -> None:
-    """Both go to the store in one bundle."""
+async def test_a_load_that_fails_does_not_affect_other_tasks(store: SQLStore) -> None:
     manager = AsyncSessionManager(store, DemoProvider())
     for key in ("bad", "good"):
         await manager.send(key, "hello")
@@ -361,8 +343,6 @@ async def test_a_look_that_fails_costs_no_neighbour_its_own(store: SQLStore) -> 
 
 
 async def test_a_store_that_stands_in_for_another_is_not_gone_past(store: SQLStore) -> None:
-    """It passes on what it does not know, and has a commit of its own."""
-
     class Passing:
         def __init__(self) -> None:
             self.committed = 0
@@ -505,7 +485,7 @@ async def test_asyncios_own_cancel_at_any_await_ends_the_turn_and_comes_through(
 async def test_many_turns_at_once_are_cancelled_at_random_and_every_conversation_is_whole(
     store: SQLStore, seed: int
 ) -> None:
-    """G1 to G9: nobody's cancellation costs a neighbour its turn, and what was answered is stored."""
+    """G1 to G9: a cancellation does not end the turn of another task, and answers are stored."""
     assert store.supports_batches
     chance = random.Random(seed)
     manager = AsyncSessionManager(store, DemoProvider())
@@ -534,7 +514,6 @@ async def test_many_turns_at_once_are_cancelled_at_random_and_every_conversation
 async def test_many_tasks_at_once_are_cancelled_by_asyncio_and_every_conversation_is_whole(
     store: SQLStore, seed: int
 ) -> None:
-    """The same, by what goes through every shield."""
     chance = random.Random(seed)
     manager = AsyncSessionManager(store, DemoProvider())
     async with asyncio.timeout(60):

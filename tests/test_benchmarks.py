@@ -10,7 +10,6 @@ from tests.benchmarks.measuring import Row
 
 
 def test_every_benchmark_runs_and_leaves_a_report(tmp_path: Path, postgresql: str) -> None:
-    """At tiny sizes."""
     assert main(["--quick", "--output", str(tmp_path)]) == 0
     rows = json.loads((tmp_path / "results.json").read_text())["rows"]
     groups = {row["group"] for row in rows}

@@ -36,19 +36,16 @@ JSON = st.recursive(
     )
 )
 def test_blocks_pass_as_they_are(blocks: list[dict[str, Any]]) -> None:
-    """Any JSON object with a type."""
     assert as_blocks(blocks) == tuple(blocks)
 
 
 @given(st.text(st.characters(codec="utf-8"), min_size=1).filter(str.strip))
 def test_text_becomes_one_text_block(text: str) -> None:
-    """Whatever it is, if it is not only white space."""
     assert as_blocks(text) == (text_block(text),)
     assert text_of(as_blocks(text)) == text
 
 
 def test_tuples_become_lists_as_json_has_it() -> None:
-    """What is stored is what is read back."""
     assert as_blocks([{"type": "x", "items": (1, 2)}]) == ({"type": "x", "items": [1, 2]},)
 
 
@@ -96,7 +93,6 @@ def test_a_blank_text_beside_other_blocks_is_left_out(blank: str) -> None:
     ],
 )
 def test_content_that_can_not_be_stored_and_sent_is_refused(content: Any, why: str) -> None:
-    """The error names the conversation and says why, without the content."""
     with pytest.raises(InvalidContent) as caught:
         as_blocks(content, "k")
     assert why in str(caught.value)
@@ -115,7 +111,6 @@ def test_content_that_can_not_be_stored_and_sent_is_refused(content: Any, why: s
     ],
 )
 def test_a_key_that_is_none_is_refused(key: Any, why: str) -> None:
-    """1 to 512 characters of text."""
     with pytest.raises(InvalidKey) as caught:
         check_key(key)
     assert why in str(caught.value)
@@ -123,12 +118,10 @@ def test_a_key_that_is_none_is_refused(key: Any, why: str) -> None:
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=512))
 def test_any_other_text_is_a_key(key: str) -> None:
-    """Emoji, line breaks, quotes."""
     assert check_key(key) == key
 
 
 def test_the_longest_key_is_a_key() -> None:
-    """512 characters."""
     assert check_key("é" * 512) == "é" * 512
 
 
@@ -156,17 +149,14 @@ def test_the_longest_key_is_a_key() -> None:
     ],
 )
 def test_every_block_is_told_in_words(block: dict[str, Any], told: str) -> None:
-    """For a model that can't have the thing itself."""
     assert plain(block) == told
 
 
 def test_the_text_of_blocks_is_that_of_the_text_blocks_joined_as_it_stands() -> None:
-    """A block may lack its text."""
     assert text_of([text_block("a"), {"type": "image", "text": "no"}, {"type": "text"}, text_block("b")]) == "ab"
 
 
 def test_what_a_tool_answered_is_told_in_its_own_letters() -> None:
-    """Not escaped, whatever the language."""
     assert (
         plain({"type": "tool_result", "tool_use_id": "t", "content": {"ü": "é"}}) == '[the tool answered: {"ü": "é"}]'
     )

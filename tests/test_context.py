@@ -117,7 +117,6 @@ def test_a_shortened_text_is_as_long_as_it_may_be_and_says_so(text: str, limit: 
 
 
 def test_what_fits_exactly_is_kept() -> None:
-    """In messages and in characters."""
     messages = texts(("ab", "cd"), ("ef", "gh"))
     assert list(ContextWindow(max_messages=4, max_characters=8).select(messages)) == messages
     assert list(ContextWindow(max_messages=4, max_characters=7).select(messages)) == messages[2:]
@@ -188,13 +187,11 @@ def test_a_window_is_remembered_by_what_fitted() -> None:
 
 
 def test_a_call_that_the_new_message_answers_is_kept() -> None:
-    """It is the reason for the new message."""
     messages = history([[text_block("a")], [CALL]])
     assert rebuild(messages, ContextWindow(), [RESULT])[-1].text == "[called the tool look with {}]"
 
 
 def test_a_call_and_its_answer_are_kept_or_dropped_together() -> None:
-    """Turns that they tie together count as one."""
     messages = history(
         [[text_block("a")], [CALL]], [[RESULT], [text_block("b")]], [[text_block("c")], [text_block("d")]]
     )
@@ -224,7 +221,6 @@ def test_what_is_rebuilt_is_plain_text_without_what_a_provider_kept() -> None:
     "bad", [{"max_messages": -1}, {"max_characters": -1}, {"max_messages": 1.5}, {"max_messages": True}]
 )
 def test_a_window_of_no_size_is_refused(bad: dict[str, Any]) -> None:
-    """Sizes are whole numbers from 0."""
     with pytest.raises(InvalidInput, match=f"{next(iter(bad))} is .*; it must be a whole number from 0"):
         ContextWindow(**bad)
 
@@ -241,7 +237,6 @@ def parse(transcript: str) -> list[tuple[str, str]]:
 
 @given(TURNS.filter(bool), st.data())
 def test_content_can_not_close_its_own_delimiter(turns: list[tuple[str, ...]], data: st.DataObject) -> None:
-    """Content that quotes an earlier delimiter, whole or in part, is still read back exactly."""
     earlier = as_transcript(texts(*turns)).split("\n")
     forged = data.draw(st.lists(st.sampled_from([*earlier, earlier[0][-18:-2]]), min_size=1)).copy()
     messages = texts(*turns, ("\n".join(forged), earlier[-1]))
@@ -250,7 +245,6 @@ def test_content_can_not_close_its_own_delimiter(turns: list[tuple[str, ...]], d
 
 @given(TURNS.filter(bool), TEXT)
 def test_the_new_message_stands_after_the_history_and_only_there(turns: list[tuple[str, ...]], new: str) -> None:
-    """So that the model answers only the new message."""
     transcript = as_transcript(texts(*turns))
     prompt = as_prompt(texts(*turns), [text_block(new)])
     assert prompt.endswith(f"{transcript}\n\n{new}")
@@ -258,19 +252,16 @@ def test_the_new_message_stands_after_the_history_and_only_there(turns: list[tup
 
 
 def test_blocks_of_one_message_stand_on_lines_of_their_own() -> None:
-    """But for those that can't be told."""
     blocks = [text_block("one"), {"type": "thinking", "thinking": "hm"}, text_block("two")]
     assert as_prompt((), blocks) == "one\ntwo"
 
 
 def test_without_a_past_there_is_only_the_new_message() -> None:
-    """No empty delimiters."""
     assert as_prompt((), [text_block("hello")]) == "hello"
     assert as_transcript(()) == ""
 
 
 def test_a_mark_that_content_has_guessed_is_not_used() -> None:
-    """Nobody can guess it; but if somebody did, the next one is taken."""
     from fsm.context import _boundary
 
     assert _boundary(["a"]) != _boundary(["b"])
@@ -292,7 +283,6 @@ def test_messages_that_differ_only_in_where_one_ends_have_different_marks() -> N
 
 
 def test_a_prompt_says_what_the_history_is_for() -> None:
-    """Something stands before it, and it is not the new message."""
     prompt = as_prompt(texts(("one", "two")), [text_block("three")])
     before, _, _ = prompt.partition("<conversation-history")
     assert "Answer only the message after it." in before

@@ -11,7 +11,6 @@ REPLY = Reply(key="k", turn=1, text="half", state=State.ACTIVE, status=TurnStatu
 
 @pytest.mark.parametrize("kind", [FSMError, InvalidTransition, TurnFailed])
 def test_an_error_arrives_whole_in_another_process(kind: type[FSMError]) -> None:
-    """A pool of workers pickles what they raise."""
     error = pickle.loads(pickle.dumps(kind("nothing to do", "k", REPLY)))
     assert error.args == ("nothing to do", "k", REPLY)
     assert (type(error), error.message, error.key, error.reply) == (kind, "nothing to do", "k", REPLY)
@@ -19,7 +18,6 @@ def test_an_error_arrives_whole_in_another_process(kind: type[FSMError]) -> None
 
 
 def test_an_error_that_is_about_no_conversation_names_none() -> None:
-    """Such as one about a URL."""
     error = FSMError("nothing to do")
     assert (str(error), error.key, error.reply) == ("nothing to do", None, None)
     assert error.args == ("nothing to do", None, None)

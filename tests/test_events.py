@@ -36,13 +36,11 @@ MEANING = {
 
 
 def test_every_recorded_case_has_a_meaning_here() -> None:
-    """Nothing that the real CLI printed is left out."""
     assert [recorded["case"] for recorded in RECORDED] == list(MEANING)
 
 
 @pytest.mark.parametrize("recorded", RECORDED, ids=lambda recorded: recorded["case"])
 def test_a_result_of_the_real_cli_means_what_it_should(recorded: dict[str, Any]) -> None:
-    """Trigger, sentence, and each field as it was printed."""
     printed = recorded["result"]
     result = Result.from_mapping(printed)
     assert (result.trigger, result.summary) == MEANING[recorded["case"]]
@@ -79,7 +77,6 @@ def test_an_empty_id_names_no_session() -> None:
 def test_the_trigger_is_a_function_of_subtype_and_is_error_alone(
     subtype: str, is_error: bool, http_status: int | None
 ) -> None:
-    """Not an error: succeeded; error_during_execution: expired; any other error: failed."""
     result = Result(subtype=subtype, is_error=is_error, http_status=http_status)
     if subtype == "error_during_execution":
         assert result.trigger is Trigger.EXPIRED
@@ -98,7 +95,6 @@ def test_the_trigger_is_a_function_of_subtype_and_is_error_alone(
 def test_the_sentence_for_the_person_is_never_the_providers_text(
     subtype: str, http_status: int | None, stop_reason: str | None, secret: str
 ) -> None:
-    """One plain sentence, whatever the errors say."""
     result = Result(
         subtype=subtype, is_error=True, http_status=http_status, stop_reason=stop_reason, errors=[secret], text=secret
     )
@@ -108,14 +104,12 @@ def test_the_sentence_for_the_person_is_never_the_providers_text(
 
 
 def test_a_failure_of_the_service_itself_is_told_as_such() -> None:
-    """Any 5xx that has no sentence of its own."""
     assert "has a problem" in Result(is_error=True, http_status=503).summary
     assert "could not finish" in Result(is_error=True).summary
 
 
 @pytest.mark.parametrize("known", [key for key in _SENTENCES if isinstance(key, str)])
 def test_every_known_subtype_and_stop_reason_has_its_sentence(known: str) -> None:
-    """Looked up by subtype or by stop reason, failed or not."""
     assert Result(is_error=True, stop_reason=known).summary == _SENTENCES[known]
 
 
@@ -145,7 +139,6 @@ def test_every_known_subtype_and_stop_reason_has_its_sentence(known: str) -> Non
     ],
 )
 def test_what_no_database_could_hold_can_not_become_an_event(make: Any) -> None:
-    """A provider that lies is caught where it lies."""
     with pytest.raises((TypeError, ValueError)):
         make()
 
@@ -158,7 +151,6 @@ def test_a_result_keeps_its_usage_if_the_provider_goes_on_counting_in_its_dictio
 
 
 def test_what_is_wrong_with_a_field_is_told_by_its_name() -> None:
-    """Whoever wrote the provider looks for it."""
     with pytest.raises(TypeError, match=r"^ToolUse\.input must be an object, not list$"):
         ToolUse("t", "name", ["no object"])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"^ToolUse\.input can't be written as JSON$"):
@@ -176,12 +168,10 @@ def test_what_is_wrong_with_a_field_is_told_by_its_name() -> None:
 
 
 def test_the_longest_name_is_accepted() -> None:
-    """512 characters."""
     assert Result(session_id="x" * 512).session_id == "x" * 512
 
 
 def test_errors_are_texts_however_they_are_given() -> None:
-    """One text, a list, or something else that is left out."""
     assert Result(errors="one").errors == ("one",)
     assert Result(errors=["one", 2]).errors == ("one", "2")
     assert Result(errors={"not": "a list"}).errors == ()

@@ -1,4 +1,4 @@
-"""What importing the library loads, and what it does not."""
+"""The modules that importing the library loads, and those that it does not."""
 
 import os
 import subprocess
@@ -39,5 +39,4 @@ def test_no_event_loop_is_loaded_before_the_asynchronous_manager_is_asked_for() 
 
 
 def test_the_core_needs_no_database() -> None:
-    """`fsm` never imports `persistence`."""
     assert not loaded("import fsm, fsm.providers") & {"persistence", "peewee", "playhouse", "sqlite3"}

@@ -72,7 +72,6 @@ def moves(sessions: SessionManager) -> list[tuple[State, Trigger, State]]:
 
 
 def test_a_dead_session_is_healed_within_the_turn_that_finds_it_dead(store: SQLStore) -> None:
-    """The caller gets one good answer; the model remembers."""
     provider = DemoProvider()
     sessions = SessionManager(store, provider)
     sessions.send("k", "my name is Ada")
@@ -92,7 +91,6 @@ def test_a_dead_session_is_healed_within_the_turn_that_finds_it_dead(store: SQLS
 
 
 def test_without_healing_the_turn_fails_and_the_next_one_remembers(store: SQLStore) -> None:
-    """`heal=False`: stale rests in the store until the next turn."""
     provider = DemoProvider()
     sessions = SessionManager(store, provider, heal=False)
     sessions.send("k", "my name is Ada")
@@ -104,7 +102,6 @@ def test_without_healing_the_turn_fails_and_the_next_one_remembers(store: SQLSto
 
 
 def test_a_stream_hands_out_what_batch_returns(store: SQLStore) -> None:
-    """Each event as it comes, the result last, and then the reply."""
     sessions = manager(store, ANSWER, ANSWER)
     with sessions.stream("k", "hello") as turn:
         assert list(turn) == ANSWER
@@ -113,7 +110,7 @@ def test_a_stream_hands_out_what_batch_returns(store: SQLStore) -> None:
 
 
 def test_the_result_is_stored_before_it_is_handed_out(store: SQLStore) -> None:
-    """Whoever sees it may rely on it (G8)."""
+    """A caller that gets the result may rely on it (G8)."""
     sessions = manager(store, ANSWER)
     with sessions.stream("k", "hello") as turn:
         for event in turn:
@@ -133,7 +130,6 @@ def test_the_message_is_stored_before_the_provider_hears_of_it(store: SQLStore) 
 
 
 def test_an_abandoned_stream_is_interrupted_and_its_text_kept(store: SQLStore) -> None:
-    """The session lives, and the text is outside the next context."""
     provider = DemoProvider([ANSWER, ANSWER])
     sessions = SessionManager(store, provider)
     sessions.send("k", "hello")
@@ -148,7 +144,6 @@ def test_an_abandoned_stream_is_interrupted_and_its_text_kept(store: SQLStore) -
 
 
 def test_an_exception_in_the_callers_block_interrupts_the_turn_and_comes_through(store: SQLStore) -> None:
-    """As it is."""
     sessions = manager(store, ANSWER)
     with pytest.raises(ZeroDivisionError), sessions.stream("k", "hello") as turn:
         next(iter(turn))
@@ -157,7 +152,6 @@ def test_an_exception_in_the_callers_block_interrupts_the_turn_and_comes_through
 
 
 def test_abandoning_closes_the_provider(store: SQLStore) -> None:
-    """Nothing goes on answering."""
     closed = []
 
     class Watched(DemoProvider):
@@ -185,7 +179,7 @@ def test_abandoning_closes_the_provider(store: SQLStore) -> None:
 def test_a_provider_that_breaks_its_contract_gets_a_clear_error_and_its_turn_is_ended(
     store: SQLStore, does: Any, why: str, status: TurnStatus, text: str
 ) -> None:
-    """What was said is on the error and in the store; a result that came is honoured; the next turn is fine."""
+    """The answer is on the error and in the store, a result that came counts, and the next turn succeeds."""
     sessions = manager(store, does)
     with pytest.raises(ProviderError, match=why) as caught:
         sessions.send("k", "hello")
@@ -209,15 +203,12 @@ def test_what_a_provider_would_do_after_its_result_changes_nothing(store: SQLSto
 
 
 def test_a_providers_own_error_comes_through_with_the_conversation_named(store: SQLStore) -> None:
-    """A provider knows best what is wrong with it."""
     with pytest.raises(ProviderError, match="conversation 'k': no such program") as caught:
         manager(store, ProviderError("no such program")).send("k", "hello")
     assert caught.value.reply.status is TurnStatus.INTERRUPTED
 
 
 def test_a_provider_that_fails_to_close_does_no_harm(store: SQLStore, caplog: pytest.LogCaptureFixture) -> None:
-    """It is logged."""
-
     class Stuck(DemoProvider):
         def stream(self, request: Request) -> Iterator[Any]:
             try:
@@ -232,8 +223,6 @@ def test_a_provider_that_fails_to_close_does_no_harm(store: SQLStore, caplog: py
 
 
 def test_a_provider_may_be_any_iterable(store: SQLStore, caplog: pytest.LogCaptureFixture) -> None:
-    """A list has nothing to close."""
-
     class Plain:
         name = "plain"
 
@@ -247,7 +236,6 @@ def test_a_provider_may_be_any_iterable(store: SQLStore, caplog: pytest.LogCaptu
 
 
 def test_a_busy_conversation_says_so_and_the_others_go_on(store: SQLStore) -> None:
-    """One turn at a time, in each conversation."""
     sessions = manager(store, ANSWER, ANSWER)
     with sessions.stream("k", "hello") as turn:
         with pytest.raises(ConversationBusy, match="'k': turn 1 is running"):
@@ -258,14 +246,12 @@ def test_a_busy_conversation_says_so_and_the_others_go_on(store: SQLStore) -> No
 
 
 def test_waiting_ends_with_its_timeout(store: SQLStore) -> None:
-    """With the error of a busy conversation."""
     sessions = manager(store, ANSWER, on_busy="wait", busy_timeout=0.05)
     with sessions.stream("k", "first"), pytest.raises(ConversationBusy):
         sessions.send("k", "second")
 
 
 def test_a_lease_is_extended_while_a_turn_streams(store: SQLStore) -> None:
-    """Each sign of life counts; the turn may be longer than its lease."""
     clock = Clock()
     sessions = manager(store, [TextDelta("a")] * 4 + [Result()], lease=60, clock=clock)
     other = manager(store, lease=60, clock=clock)
@@ -298,8 +284,8 @@ def test_a_worker_whose_lease_was_taken_over_finishes_nothing(store: SQLStore) -
     ]
 
 
-def test_a_late_death_buries_the_id_that_was_resumed(store: SQLStore) -> None:
-    """G2: whoever was superseded has found out that its session is dead."""
+def test_a_late_death_marks_the_id_that_was_resumed(store: SQLStore) -> None:
+    """G2: the superseded worker has found out that its session is dead."""
     clock = Clock()
     first = manager(store, ANSWER, lease=60, clock=clock)
     first.send("k", "hello")
@@ -389,7 +375,6 @@ def test_recover_ends_turns_whose_lease_is_over_and_no_others(store: SQLStore) -
 
 
 def test_a_turn_whose_worker_is_gone_does_not_block_its_conversation(store: SQLStore) -> None:
-    """Whatever its lease: no process can still be running it."""
     abandoned_turn(store)
     assert manager(store, ANSWER).send("k", "again").turn == 2
 
@@ -409,13 +394,11 @@ def test_a_forced_reset_supersedes_the_running_turn(store: SQLStore) -> None:
 
 @pytest.mark.parametrize("reason", ["", "  ", "x" * 513, "two\nlines", None])
 def test_a_reset_wants_a_reason_of_one_line(store: SQLStore, reason: Any) -> None:
-    """It is kept with the closed session."""
     with pytest.raises(InvalidInput, match="conversation 'k': a reason is a line"):
         manager(store).reset("k", reason=reason)
 
 
 def test_a_reason_may_have_512_characters(store: SQLStore) -> None:
-    """No fewer."""
     sessions = manager(store)
     sessions.send("k", "hello")
     sessions.reset("k", reason="x" * 512)
@@ -467,7 +450,6 @@ def test_a_stored_reply_is_the_reply_that_was_given(store: SQLStore) -> None:
 
 
 def test_an_idempotency_key_belongs_to_one_message(store: SQLStore) -> None:
-    """Another message with the same key is a mistake."""
     sessions = manager(store, ANSWER)
     sessions.send("k", "hello", idempotency_key="once")
     with pytest.raises(InvalidInput, match=r"conversation 'k': .* was used for another message"):
@@ -476,7 +458,6 @@ def test_an_idempotency_key_belongs_to_one_message(store: SQLStore) -> None:
 
 
 def test_an_idempotency_key_whose_turn_still_runs_is_busy_until_it_ends(store: SQLStore) -> None:
-    """Then the reply of a turn that was cut off is that it was cut off."""
     clock = Clock()
     sessions = manager(store, ANSWER, clock=clock)
     other = manager(store, clock=clock)
@@ -493,7 +474,6 @@ def test_an_idempotency_key_whose_turn_still_runs_is_busy_until_it_ends(store: S
 
 
 def test_a_provider_that_wants_the_transcript_gets_it_with_what_the_session_was_opened_with(store: SQLStore) -> None:
-    """DESIGN section 5: for an API that keeps nothing itself."""
     raw = ({"type": "thinking", "thinking": "…", "signature": "s"}, {"type": "text", "text": "raw"})
 
     class Forgetful(DemoProvider):
@@ -531,8 +511,6 @@ def test_a_call_that_opened_the_session_answered_stays_in_its_transcript(store: 
 
 
 def test_a_session_in_which_nothing_has_succeeded_yet_has_an_empty_transcript(store: SQLStore) -> None:
-    """It is held all the same: the provider named it."""
-
     class Forgetful(DemoProvider):
         wants_transcript = True
 
@@ -557,7 +535,6 @@ def test_the_window_is_filled_to_its_brim(store: SQLStore) -> None:
 
 
 def test_the_provider_is_told_which_turn_of_which_conversation_it_answers(store: SQLStore) -> None:
-    """And what its callers have noted of it."""
     provider = DemoProvider()
     sessions = SessionManager(store, provider)
     sessions.send("k", "hello", metadata={"tier": "gold"})
@@ -569,7 +546,6 @@ def test_the_provider_is_told_which_turn_of_which_conversation_it_answers(store:
 
 
 def test_a_provider_that_does_not_ask_gets_no_transcript(store: SQLStore) -> None:
-    """Its session remembers."""
     provider = DemoProvider()
     sessions = SessionManager(store, provider)
     sessions.send("k", "first", metadata={"user": 7})
@@ -598,7 +574,6 @@ def test_what_the_provider_cannot_take_is_refused_before_the_turn_begins(store: 
 def test_observers_hear_of_each_move_after_it_was_committed_and_can_do_no_harm(
     store: SQLStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What they raise is logged."""
     heard: list[tuple[Transition, State]] = []
 
     def broken(_: Transition) -> None:
@@ -615,7 +590,6 @@ def test_observers_hear_of_each_move_after_it_was_committed_and_can_do_no_harm(
 def test_clearing_a_session_is_logged_with_what_there_is_to_know_and_no_text(
     store: SQLStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The stale ids, the errors and the stop reason."""
     caplog.set_level(logging.DEBUG, "fsm")
     dead = Result(subtype=EXPIRED, is_error=True, session_id="s-9", errors=["gone"], stop_reason="ended")
     sessions = manager(store, ANSWER, dead)
@@ -629,7 +603,6 @@ def test_clearing_a_session_is_logged_with_what_there_is_to_know_and_no_text(
 
 
 def test_a_rejected_turn_is_logged(store: SQLStore, caplog: pytest.LogCaptureFixture) -> None:
-    """With its conversation."""
     caplog.set_level(logging.INFO, "fsm")
     sessions = manager(store)
     with sessions.stream("k", "hello"), pytest.raises(ConversationBusy):
@@ -654,7 +627,6 @@ def test_a_rejected_turn_is_logged(store: SQLStore, caplog: pytest.LogCaptureFix
 def test_bad_input_is_refused_before_anything_is_written_or_sent(
     store: SQLStore, arguments: dict[str, Any], error: type[FSMError], why: str
 ) -> None:
-    """By name."""
     provider = DemoProvider()
     with pytest.raises(error, match=why):
         SessionManager(store, provider).send(**{"key": "k", "content": "hello", **arguments})
@@ -664,7 +636,6 @@ def test_bad_input_is_refused_before_anything_is_written_or_sent(
 
 @pytest.mark.parametrize("options", [{"lease": 0}, {"lease": "long"}, {"busy_timeout": -1}, {"on_busy": "panic"}])
 def test_a_manager_that_could_not_work_is_refused(store: SQLStore, options: dict[str, Any]) -> None:
-    """When it is made."""
     with pytest.raises(InvalidInput):
         SessionManager(store, **{"provider": DemoProvider(), **options})
     with pytest.raises(InvalidInput, match=r"^on_busy is 'panic'; it must be one of raise, wait$"):
@@ -677,14 +648,12 @@ def test_a_manager_that_could_not_work_is_refused(store: SQLStore, options: dict
 
 @pytest.mark.parametrize("read", ["get", "messages", "turns", "sessions", "transitions", "reset"])
 def test_what_does_not_exist_is_not_found(store: SQLStore, read: str) -> None:
-    """A conversation begins with its first message."""
     with pytest.raises(ConversationNotFound, match="'nobody': there is none of this key"):
         getattr(manager(store).conversations, read)("nobody")
 
 
 @pytest.mark.parametrize("read", ["get", "messages", "turns", "sessions", "transitions", "reset"])
 def test_what_can_be_no_key_is_refused_in_reading_too(store: SQLStore, read: str) -> None:
-    """Before the database is asked."""
     with pytest.raises(InvalidKey):
         getattr(manager(store).conversations, read)("\udc80")
     with pytest.raises(InvalidKey):
@@ -692,7 +661,6 @@ def test_what_can_be_no_key_is_refused_in_reading_too(store: SQLStore, read: str
 
 
 def test_conversations_are_listed_in_pages_by_key(store: SQLStore) -> None:
-    """The last key of a page is where the next begins."""
     sessions = manager(store)
     for key in ("c", "a", "b"):
         sessions.send(key, "hello")
@@ -702,7 +670,6 @@ def test_conversations_are_listed_in_pages_by_key(store: SQLStore) -> None:
 
 @pytest.mark.parametrize("read", ["messages", "turns", "sessions", "transitions"])
 def test_each_table_is_read_in_pages(store: SQLStore, read: str) -> None:
-    """The newest that were asked for, oldest first."""
     sessions = manager(store)
     for number in range(3):
         sessions.send("k", f"message {number}")
@@ -716,7 +683,6 @@ def test_each_table_is_read_in_pages(store: SQLStore, read: str) -> None:
 
 
 def test_an_asynchronous_store_is_told_from_a_synchronous_one(store: SQLStore) -> None:
-    """A port that waits has no place in the synchronous manager."""
     from fsm._runtime.inline import run
 
     class Waits:
@@ -745,8 +711,6 @@ class Interrupting(SQLStore):
 
 
 def test_a_begin_that_was_cut_off_and_can_not_be_taken_back_does_not_block_its_manager(sqlite_url: str) -> None:
-    """Nobody runs the turn; the manager knows that, whatever the store can say."""
-
     class CutOff(SQLStore):
         left = 2
 
@@ -767,8 +731,6 @@ def test_a_begin_that_was_cut_off_and_can_not_be_taken_back_does_not_block_its_m
 
 
 def test_a_begin_that_was_cut_off_and_superseded_keeps_nothing(sqlite_url: str) -> None:
-    """The turn that was reset meanwhile had nothing to say."""
-
     class CutOff(SQLStore):
         def commit(self, step: Step) -> None:
             super().commit(step)
@@ -787,7 +749,6 @@ def test_a_begin_that_was_cut_off_and_superseded_keeps_nothing(sqlite_url: str) 
 @pytest.mark.parametrize("cut_off", ["before", "after"])
 @pytest.mark.parametrize("first", [True, False])
 def test_a_begin_that_was_cut_off_leaves_no_running_turn(url: str, cut_off: str, first: bool) -> None:
-    """Whether it had been stored or not."""
     with Interrupting(url) as store:
         sessions = manager(store, ANSWER, ANSWER)
         if not first:
@@ -802,7 +763,6 @@ def test_a_begin_that_was_cut_off_leaves_no_running_turn(url: str, cut_off: str,
 
 @pytest.mark.parametrize(("cut_off", "status"), [("before", TurnStatus.INTERRUPTED), ("after", TurnStatus.SUCCEEDED)])
 def test_an_end_that_was_cut_off_is_stored_once(url: str, cut_off: str, status: TurnStatus) -> None:
-    """As it was if it had been stored, otherwise as interrupted; what was said is there once either way."""
     with Interrupting(url) as store:
         sessions = manager(store, ANSWER)
         with pytest.raises(KeyboardInterrupt), sessions.stream("k", "hello") as turn:
@@ -815,8 +775,7 @@ def test_an_end_that_was_cut_off_is_stored_once(url: str, cut_off: str, status: 
         assert [message.text for message in sessions.conversations.messages("k")] == ["hello", "one two"]
 
 
-def test_a_janitor_who_finds_one_turn_ended_goes_on_with_the_others(url: str) -> None:
-    """Whoever ended it has not seen to them."""
+def test_a_recovery_that_finds_one_turn_ended_goes_on_with_the_others(url: str) -> None:
     clock = Clock()
 
     class Overtaken(SQLStore):
@@ -853,8 +812,7 @@ def test_a_conversation_whose_owner_is_gone_is_ended_before_its_key_is_asked_aga
     hanging.__exit__(None, None, None)
 
 
-def test_two_janitors_do_not_get_in_each_others_way(url: str) -> None:
-    """Whoever is second leaves it."""
+def test_two_recoveries_at_once_do_not_conflict(url: str) -> None:
     clock = Clock()
 
     class Slow(SQLStore):
@@ -873,7 +831,6 @@ def test_two_janitors_do_not_get_in_each_others_way(url: str) -> None:
 
 @pytest.mark.parametrize("broken_from", [1, 2])
 def test_a_store_that_always_conflicts_is_given_up(url: str, broken_from: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With its own error, at the turn's beginning or at its end."""
     monkeypatch.setattr("fsm._runtime.scripts.TRIES", 3)
 
     class Stubborn(SQLStore):
@@ -934,8 +891,6 @@ def test_a_refused_end_comes_with_the_reply_as_the_provider_gave_it(
 
 
 def test_a_begin_that_the_store_refuses_runs_nothing(sqlite_url: str) -> None:
-    """Neither for the caller nor for the manager."""
-
     class Refusing(SQLStore):
         def commit(self, step: Step) -> None:
             raise StoreError("no")

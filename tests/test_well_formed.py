@@ -45,7 +45,7 @@ def texts(value: Any) -> Iterator[str]:
 
 
 def as_values(event: Event) -> list[Any]:
-    """What an event tells, but for what the provider printed, which is not stored."""
+    """Return an event as a mapping, without ``raw``, which is not stored."""
     return [getattr(event, field.name) for field in attrs.fields(type(event)) if field.name != "raw"]
 
 

@@ -6,8 +6,9 @@
 * All text can be sent as UTF-8. A surrogate pair that was split over two events is joined, and a lone half becomes
   U+FFFD.
 * It keeps the answer in order, ready to be stored, also if the turn is cut off.
-* It decides whether to ask again within the turn (G11): in a new session if the resumed one is dead, or with half of
-  the history if a new session refused it for its size. It never asks again after anything was handed to the caller.
+* It decides whether to ask again within the turn (G11). It does so in a new session if the resumed one is dead, or
+  with half of the history if a new session refused it for its size. It never does so after anything was handed to the
+  caller.
 
 Batch is stream read to its end. Both use this class.
 """

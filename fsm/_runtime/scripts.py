@@ -20,7 +20,7 @@ __all__ = ["Run", "Script", "refused", "retried", "run_alone", "run_together"]
 R = TypeVar("R")
 
 Script: TypeAlias = Generator[Step, None, R]
-"""What is done with the store in one go: it yields the steps to commit, and returns an outcome."""
+"""A generator that yields the steps to commit, and returns an outcome."""
 
 TRIES = 1000
 """How often a decision is made again because another writer was first; each time another writer got on."""

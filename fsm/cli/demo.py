@@ -43,7 +43,7 @@ EXPECTED = {
     "the API answers 401": "failed: active → active",
     "a person interrupts the running turn": "failed: active → active",
 }
-"""What each recorded result must do to a conversation that is active."""
+"""The move of an active conversation on each recorded result."""
 
 
 @click.command(epilog=EXIT_CODES)

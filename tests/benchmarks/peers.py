@@ -1,6 +1,6 @@
 """A turn here and with peers, at equal durability, in conversations of 10, 100 and 1,000 messages.
 
-``make bench-peers`` runs this in an environment of its own. Two things are compared. *Storing* a turn is two calls: the
+``make bench-peers`` runs this in a separate environment. Two things are compared. *Storing* a turn is two calls: the
 user's message, and then the answer; nothing is read or decided. A *whole turn* is what a runner does around its model:
 read what it needs to know, store the message, store the answer. One that can't be imported or used is told, and left
 out.
@@ -50,7 +50,7 @@ async def our_store(folder: Path, messages: int, synced: bool) -> Turn:
 
 
 async def our_statements(folder: Path, messages: int, synced: bool) -> Turn:
-    """The driver alone that runs the store's statements: what writing these rows takes, whoever does it."""
+    """The driver alone with the store's statements: the least that writing these rows takes."""
     bare = Bare(f"{folder}/bare.db", "strict" if synced else "relaxed")
     made = steps(messages // 2 + TURNS * (ROUNDS + 1), 1)
     scripts = iter([bare.script(made[begun : begun + 2]) for begun in range(0, len(made), 2)])
@@ -231,7 +231,7 @@ GROUPS: dict[str, tuple[bool, dict[str, tuple[str, Make]]]] = {
         },
     ),
 }
-"""What is compared: whether it is synced, and who takes part, ours first."""
+"""The comparisons: whether commits are synced, and the variants, this library's first."""
 
 
 def _measure(runner: asyncio.Runner, turn: Turn) -> float:

@@ -1,4 +1,4 @@
-"""What was measured: a table for the terminal, JSON for programs, a curve for the eye."""
+"""The report of a run: a table for the terminal, JSON for programs, and a curve."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["as_json", "as_svg", "as_table", "line", "machine"]
 
 
 def machine() -> str:
-    """What it ran on, in a line."""
+    """Return the machine of the run, in a line."""
     cpu = "unknown processor"
     for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
         if line.startswith("model name"):

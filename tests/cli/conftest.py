@@ -43,7 +43,7 @@ def run() -> Run:
 
 @pytest.fixture
 def process() -> Process:
-    """Run a command as a process of its own."""
+    """Run a command in another process."""
 
     def start(
         *args: str, stdin: str = "", python: tuple[str, ...] = ("-m", "fsm")

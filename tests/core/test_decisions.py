@@ -60,7 +60,6 @@ COMMANDS = {
 
 
 def test_the_first_turn_opens_the_first_session_and_stores_the_message() -> None:
-    """The session before the turn, the turn before its message: as the foreign keys want it."""
     assert [type(effect) for effect in FIRST.effects] == [OpenSession, StartTurn, AddMessage]
     after = FIRST.after
     assert (after.version, after.session_number, after.turn_count, after.message_count, after.transition_count) == (
@@ -75,7 +74,6 @@ def test_the_first_turn_opens_the_first_session_and_stores_the_message() -> None
 
 
 def test_metadata_is_merged() -> None:
-    """What is not named stays."""
     once = begin(NEW, metadata={"a": 1, "b": 1}).after
     again = begin(once, metadata={"b": 2}, abandoned=True).after
     assert again.metadata == {"a": 1, "b": 2}
@@ -83,7 +81,6 @@ def test_metadata_is_merged() -> None:
 
 
 def test_a_running_turn_makes_the_conversation_busy_until_its_lease_is_over() -> None:
-    """The error names who runs it."""
     running = FIRST.after
     with pytest.raises(ConversationBusy, match=r"'k': turn 1 is running, by o until 00:01:30 UTC"):
         begin(running, now=running.running.until - timedelta(microseconds=1))
@@ -93,14 +90,12 @@ def test_a_running_turn_makes_the_conversation_busy_until_its_lease_is_over() ->
 
 
 def test_an_abandoned_turn_is_ended_whatever_its_lease() -> None:
-    """Its owner said so."""
     assert begin(FIRST.after, abandoned=True).after.running.turn == 2
     assert decide.expire_lease(FIRST.after, now=LATER, abandoned=True).after.running is None
     assert decide.reset(FIRST.after, reason="r", provider="demo", now=LATER, abandoned=True).after.running is None
 
 
 def test_a_stale_conversation_is_reset_by_the_next_turn() -> None:
-    """Stale → fresh, in the same step as the turn's beginning."""
     step = begin(STALE)
     (move,) = step.transitions
     assert (move.source, move.target, move.turn, move.reason) == (
@@ -121,8 +116,7 @@ def test_a_change_of_provider_resets_with_that_reason() -> None:
         assert (step.after.provider, step.after.state, step.after.session_id) == ("other", State.FRESH, None)
 
 
-def test_a_result_that_means_death_makes_it_stale_and_buries_both_ids() -> None:
-    """The one that was held and the one that the error came with."""
+def test_a_result_that_means_death_makes_it_stale_and_marks_both_ids_dead() -> None:
     step = finish(begin(ACTIVE).after, DEAD)
     assert [effect.session_id for effect in step.effects if isinstance(effect, MarkSessionDead)] == ["s-1", "s-2"]
     assert (step.after.state, step.after.session_id, step.after.running) == (State.STALE, None, None)
@@ -130,7 +124,6 @@ def test_a_result_that_means_death_makes_it_stale_and_buries_both_ids() -> None:
 
 
 def test_healing_goes_through_stale_and_leaves_the_turn_running() -> None:
-    """Active → stale → fresh in one step; the lease starts again."""
     step = decide.heal(begin(ACTIVE).after, turn=2, owner="o", result=DEAD, now=LATER, lease=LEASE)
     assert [(move.source, move.target, move.reason) for move in step.transitions] == [
         (State.ACTIVE, State.STALE, EXPIRED),
@@ -141,7 +134,6 @@ def test_healing_goes_through_stale_and_leaves_the_turn_running() -> None:
 
 
 def test_healing_needs_a_dead_session() -> None:
-    """A good session can't be healed: it would be stale without a reason."""
     with pytest.raises(InvalidTransition, match="conversation 'k': 'expired' is not possible in state 'stale'"):
         decide.heal(STALE_RUNNING, turn=3, owner="o", result=DEAD, now=LATER, lease=LEASE)
 
@@ -167,12 +159,10 @@ def test_only_the_owner_of_the_running_turn_may_move_it(command: Any, conversati
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
 def test_the_owner_may(command: Any) -> None:
-    """The other side of the fence."""
     assert command(FIRST.after, "o").after.version == 2
 
 
 def test_extending_changes_the_lease_and_nothing_else() -> None:
-    """But the version, for that counts commits."""
     step = decide.extend(FIRST.after, turn=1, owner="o", now=LATER + LEASE, lease=LEASE)
     expected = attrs.evolve(
         FIRST.after, version=2, running=Running(1, "o", LATER + 2 * LEASE), updated_at=LATER + LEASE
@@ -181,7 +171,6 @@ def test_extending_changes_the_lease_and_nothing_else() -> None:
 
 
 def test_an_interrupt_keeps_what_was_said_and_moves_nothing() -> None:
-    """The session lives."""
     step = decide.interrupt(begin(ACTIVE).after, turn=2, owner="o", answer=SAID, now=LATER)
     assert [type(effect) for effect in step.effects] == [AddMessage, EndTurn]
     assert (step.after.state, step.after.session_id, step.after.running) == (State.ACTIVE, "s-1", None)
@@ -197,17 +186,15 @@ def test_an_interrupt_keeps_what_was_said_and_moves_nothing() -> None:
     ],
 )
 def test_a_turn_stands_as_its_result_says(result: Result, status: TurnStatus) -> None:
-    """A person's interrupt is neither success nor failure."""
     assert decide.status_of(result) is status
 
 
 def test_a_move_is_that_of_the_turn_that_has_ended() -> None:
-    """The log tells which."""
     assert [move.turn for move in finish(begin(ACTIVE).after, Result(session_id="s-1")).transitions] == [2]
 
 
 def test_a_heal_moves_twice_within_its_turn_and_gives_it_time_to_try_again() -> None:
-    """G11: both moves are the turn's, and its lease begins anew."""
+    """G11: both moves belong to the turn, and its lease starts again."""
     later = LATER + LEASE / 2
     step = decide.heal(begin(ACTIVE).after, turn=2, owner="o", result=DEAD, now=later, lease=LEASE)
     assert [(move.trigger, move.turn) for move in step.transitions] == [(Trigger.EXPIRED, 2), (Trigger.RESET, 2)]
@@ -215,7 +202,6 @@ def test_a_heal_moves_twice_within_its_turn_and_gives_it_time_to_try_again() -> 
 
 
 def test_the_log_says_why_without_the_providers_words() -> None:
-    """The subtype, and the HTTP status if a call failed."""
     step = finish(FIRST.after, Result(subtype="error_api", is_error=True, http_status=429, errors=("secret",)))
     assert step.transitions[0].reason == "error_api, HTTP 429"
 
@@ -231,7 +217,7 @@ def test_late_text_is_appended_to_its_turn() -> None:
     assert step.after.running == running.running
 
 
-def test_a_late_death_buries_what_is_not_held() -> None:
+def test_a_late_death_marks_ids_that_are_not_held() -> None:
     """G2 and G10: the held id is for the turn that resumes it to find dead."""
     answer = Answer(result=DEAD)
     step = decide.record_late_result(ACTIVE, turn=1, answer=answer, now=LATER, resumed="s-0")
@@ -242,7 +228,6 @@ def test_a_late_death_buries_what_is_not_held() -> None:
 
 
 def test_a_reset_needs_force_while_a_turn_runs() -> None:
-    """Then the turn is superseded."""
     with pytest.raises(ConversationBusy):
         decide.reset(FIRST.after, reason="r", provider="demo", now=LATER)
     step = decide.reset(FIRST.after, reason="r", provider="demo", now=LATER, force=True)
@@ -252,14 +237,12 @@ def test_a_reset_needs_force_while_a_turn_runs() -> None:
 
 @pytest.mark.parametrize("conversation", [ACTIVE, STALE])
 def test_a_reset_opens_the_next_session_from_any_state(conversation: Conversation) -> None:
-    """With its reason, outside any turn."""
     step = decide.reset(conversation, reason="why", provider="demo", now=LATER)
     assert (step.after.state, step.after.session_number) == (State.FRESH, 2)
     assert [(move.reason, move.turn) for move in step.transitions] == [("why", None)]
 
 
 def test_nothing_lapses_that_is_not_over() -> None:
-    """No turn, or one whose lease holds."""
     assert decide.expire_lease(ACTIVE, now=LATER) is None
     assert decide.expire_lease(FIRST.after, now=LATER) is None
     assert decide.expire_lease(FIRST.after, now=LATER + LEASE).after.running is None
@@ -275,7 +258,6 @@ def test_every_move_stands_at_the_version_of_its_commit() -> None:
 
 
 def test_a_caller_is_told_of_every_step_but_those_that_let_a_turn_go_on() -> None:
-    """What `durability="acknowledged"` syncs."""
     healed = decide.heal(begin(ACTIVE).after, turn=2, owner="o", result=DEAD, now=LATER, lease=LEASE)
     assert [step.must_be_durable for step in (FIRST, healed)] == [False, False]
     done = finish(FIRST.after, Result())

@@ -104,7 +104,6 @@ def test_a_turn_that_finds_the_healed_session_dead_too_ends_in_one_piece(store: 
 
 
 def test_a_dead_session_that_names_itself_is_told_to_the_provider_no_more(store: Any) -> None:
-    """The request after a heal resumes nothing."""
     asked: list[str | None] = []
 
     def noted(request: Request) -> Any:

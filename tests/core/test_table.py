@@ -72,7 +72,6 @@ def collected(moved: Builder) -> list[object]:
 def test_each_row_of_the_design_moves_and_persists_what_it_says(
     source: State, trigger: Trigger, named: str | None, target: State, effects: list[object]
 ) -> None:
-    """The table of the design, written down a second time by hand."""
     moved = builder(source)
     moved.move(trigger, "why", named=named)
     assert (moved.state, collected(moved)) == (target, effects)
@@ -112,7 +111,6 @@ def test_a_trigger_moves_along_the_table_or_raises_and_changes_nothing(
 
 
 def test_the_machine_owns_no_model_and_no_automatic_triggers() -> None:
-    """One machine for the whole process, with the triggers of the table only."""
     for machine in (MACHINE, build(TABLE, Builder)):
         assert machine.models == []
         assert set(machine.events) == set(Trigger)
@@ -180,12 +178,10 @@ THERE = Row(FRESH, EXPIRED, STALE)
     ],
 )
 def test_a_table_that_contradicts_itself_is_refused_by_name(table: list[Row], what: str) -> None:
-    """The error names the row or the state."""
     with pytest.raises(InvalidTable) as caught:
         validate(table, Builder)
     assert what in str(caught.value)
 
 
 def test_a_sound_table_is_accepted_whatever_the_order_of_its_rows() -> None:
-    """Order means nothing."""
     validate(TABLE[::-1], Builder)

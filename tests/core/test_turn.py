@@ -22,7 +22,6 @@ def fed(*events: object, resumed: bool = False, heal: bool = True) -> RunningTur
 
 
 def test_what_was_said_is_kept_in_order_as_messages_of_their_roles() -> None:
-    """Deltas between two other events are one block; tool results are the user's."""
     turn = fed(TextDelta("let "), TextDelta("me"), CALL, ANSWER, TextDelta("done"), Result())
     assert turn.text == "let medone"
     assert turn.answer().messages == (
@@ -38,13 +37,11 @@ def test_what_was_said_is_kept_in_order_as_messages_of_their_roles() -> None:
 
 
 def test_a_failed_tool_is_kept_as_such() -> None:
-    """As the Messages API writes it."""
     ((_, (block,), _),) = fed(ToolResult("t", "no", is_error=True)).answer().messages
     assert block["is_error"] is True
 
 
 def test_the_providers_own_blocks_are_kept_instead_of_what_the_events_said() -> None:
-    """Thinking signatures and citations have no event."""
     blocks = ({"type": "thinking", "thinking": "…", "signature": "s"}, text_block("hello"))
     turn = fed(TextDelta("hello"), Result(content=blocks, provider_data={"container": "c"}))
     assert turn.answer().messages == (("assistant", blocks, {"container": "c"}),)
@@ -53,14 +50,12 @@ def test_the_providers_own_blocks_are_kept_instead_of_what_the_events_said() -> 
 
 
 def test_what_the_provider_keeps_goes_with_the_last_message() -> None:
-    """Also where the events said it all."""
     turn = fed(CALL, ANSWER, TextDelta("done"), Result(provider_data={"a": 1}))
     plain = fed(CALL, ANSWER, TextDelta("done"), Result()).answer().messages
     assert turn.answer().messages == (*plain[:-1], (*plain[-1][:2], {"a": 1}))
 
 
 def test_a_provider_without_deltas_says_it_all_in_its_result() -> None:
-    """Only if it is an answer: the text of an error is no answer."""
     assert fed(Result(text="hello")).answer().messages == (("assistant", (text_block("hello"),), None),)
     failed = fed(Result(text="API Error: 429", is_error=True))
     assert failed.text == ""
@@ -69,7 +64,6 @@ def test_a_provider_without_deltas_says_it_all_in_its_result() -> None:
 
 @pytest.mark.parametrize("thing", [None, "text", 3, {"subtype": "success"}, TextDelta, object()])
 def test_what_is_no_event_is_refused_by_its_type(thing: object) -> None:
-    """The turn goes on as it was."""
     turn = fed(TextDelta("a"))
     with pytest.raises(ProviderError, match="which is not an event"):
         turn.feed(thing)
@@ -78,7 +72,6 @@ def test_what_is_no_event_is_refused_by_its_type(thing: object) -> None:
 
 @pytest.mark.parametrize("more", [TextDelta("b"), Result(), DEAD, "text"])
 def test_nothing_may_follow_the_result(more: object) -> None:
-    """A second result neither."""
     turn = fed(TextDelta("a"), Result(session_id="s"))
     with pytest.raises(ProviderError, match="after its result"):
         turn.feed(more)
@@ -117,13 +110,11 @@ def test_a_turn_heals_once() -> None:
 
 
 def test_an_answer_of_nothing_but_empty_deltas_is_no_message() -> None:
-    """A delta may be empty."""
     turn = fed(TextDelta(""), Result())
     assert turn.answer().messages == ()
 
 
 def test_there_is_no_reply_before_the_end() -> None:
-    """Reading on is the way to get one."""
     turn = fed(TextDelta("a"))
     with pytest.raises(RuntimeError, match="read its events to the end"):
         _ = turn.reply
@@ -132,7 +123,6 @@ def test_there_is_no_reply_before_the_end() -> None:
 
 
 def test_raise_for_error_returns_a_good_reply_and_raises_any_other() -> None:
-    """As httpx does it, with the reply on the error."""
     good = Reply(key="k", turn=1, text="hello", state=State.ACTIVE, status=TurnStatus.SUCCEEDED, result=Result())
     assert good.raise_for_error() is good
     failed = Reply(

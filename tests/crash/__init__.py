@@ -1,4 +1,4 @@
-"""What survives: real processes that are really killed, stopped and raced, on real databases.
+"""Crash tests: real processes that are killed, stopped and raced, on real databases.
 
 ``make test`` runs a bounded share of it; ``make torture`` (``CONVERSATION_FSM_TORTURE=1``) all of it.
 """

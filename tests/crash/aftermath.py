@@ -1,4 +1,4 @@
-"""What is looked at after a disaster: everything that a conversation has stored, and whether it goes on.
+"""The checks after a crash: everything that a conversation has stored, and whether it goes on.
 
 The disaster tests of one process share it: a loss of power, a failing disk.
 """
@@ -82,7 +82,7 @@ class Rows:
 
     @classmethod
     def of(cls, store: SQLStore) -> "Rows | None":
-        """What this store holds of the one conversation of these tests."""
+        """Return the stored records of the conversation of these tests."""
         found = store.load(KEY)
         if found is None:
             return None

@@ -1,4 +1,4 @@
-"""What the crash tests share: a zygote for each test process."""
+"""The fixtures of the crash tests: a zygote for each test process."""
 
 from collections.abc import Iterator
 

@@ -55,7 +55,6 @@ def test_what_is_as_it_should_be_passes(sqlite_url: str) -> None:
     ],
 )
 def test_what_was_tampered_with_is_found(sqlite_url: str, sql: str, found: str) -> None:
-    """Each by the guarantee that it breaks."""
     with SQLStore(sqlite_url) as store:
         reports = told(store)
         store.dialect.database.execute_sql("PRAGMA foreign_keys = 0")
@@ -73,7 +72,6 @@ def test_a_whole_turn_that_is_missing_is_found(sqlite_url: str) -> None:
 
 
 def test_a_message_that_is_stored_twice_is_found(sqlite_url: str) -> None:
-    """Each worker says each thing once."""
     with SQLStore(sqlite_url) as store:
         told(store)
         with pytest.raises(AssertionError, match="twice"):

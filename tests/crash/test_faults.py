@@ -1,8 +1,8 @@
 """A disk that fails: every operation of a turn in its turn, full disks, files that vanish (G9, G11, G16).
 
-A turn is played again and again, and each time a later operation on the disk fails. Whatever comes of it, the caller
-was told the truth, the database is whole, and the next turn is fine: in the same manager, after a restart, and after
-the process was killed right then.
+A turn is played again and again, and each time a later operation on the disk fails. In each case the caller was told
+the truth, the database is whole, and the next turn succeeds. So it does in the same manager, after a restart, and after
+the process was killed at that moment.
 """
 
 import os
@@ -137,7 +137,7 @@ class Bench:
 
     @property
     def before(self) -> Rows:
-        """What was stored at the beginning."""
+        """The records that were stored at the beginning."""
         if not hasattr(self, "_before"):
             with SQLStore(f"sqlite:///{self._origin}/chat.db") as store:
                 self._before = Rows.of(store)
@@ -300,7 +300,7 @@ def check_told(played: Played, at: str) -> None:
 
 
 def drop_tables(path: Path) -> None:
-    """What an operator may do by mistake."""
+    """A mistake of an operator."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA foreign_keys = OFF")
         for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
@@ -314,7 +314,7 @@ def restore_tables(path: Path, backup: Path) -> None:
 
 
 def remove_file(path: Path) -> None:
-    """What an operator may do by mistake."""
+    """A mistake of an operator."""
     for name in list(path.parent.iterdir()):
         name.unlink()
 
@@ -325,7 +325,7 @@ def restore_file(path: Path, backup: Path) -> None:
 
 
 def replace_file(path: Path) -> None:
-    """What restoring a backup under a running process does."""
+    """Restore a backup under a running process."""
     backup = path.with_name("backup.db")
     with closing(sqlite3.connect(path)) as connection, closing(sqlite3.connect(backup)) as target:
         connection.backup(target)

@@ -1,7 +1,7 @@
 """One process that does everything at once on one file: nothing acknowledged is lost, and nothing hangs.
 
-Two stores, two synchronous managers with four threads each, an asynchronous manager in three event loops, forks, stores
-that come and go, and another process that opens and closes the file all the while.
+There are two stores, two synchronous managers with four threads each, and an asynchronous manager in three event
+loops. There are forks and stores that are opened and closed, and another process opens and closes the file.
 """
 
 import json
@@ -64,7 +64,7 @@ class Echo:
 
 @define
 class Told:
-    """What callers were told, and what went wrong."""
+    """The replies of callers, and their errors."""
 
     acks: list[Ack] = Factory(list)
     raised: list[str] = Factory(list)
@@ -90,7 +90,7 @@ def guarded(told: Told, job: Callable[[], object]) -> Callable[[], None]:
 
 
 def talk(sessions: SessionManager, name: str, told: Told, until: float) -> None:
-    """One thread: in a conversation of its own, and in one of all."""
+    """One thread talks in a conversation that only it uses, and in a shared one."""
     number = 0
     while time.monotonic() < until:
         number += 1

@@ -207,7 +207,7 @@ def test_g8_g16_a_beginning_that_the_server_forgot_is_stored_again_with_its_end(
 def test_g10_g16_a_forgotten_turn_does_not_end_the_one_that_runs_in_its_place(
     server: Server, database: str, before: str
 ) -> None:
-    """G10, G16: the other turn has its number, its owner and its version, and is another turn all the same."""
+    """G10, G16: the other turn has the same number, owner and version, but it is another turn."""
     with SQLStore(database, timeout=TIMEOUT) as store, ExitStack() as running:
         errors: list[StoreError] = []
         managers: list[SessionManager] = []

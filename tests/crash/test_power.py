@@ -1,8 +1,8 @@
 """Loss of power on SQLite, at every operation on the disk, for every durability (G8, G9).
 
 A script is played once on a disk that takes notes. From the notes, the disk is rebuilt as a loss of power after each
-operation leaves it, and opened with the ordinary store. What is found must be what the store held after one of its
-commits, and none older than what that durability has promised.
+operation leaves it, and opened with the ordinary store. The database must be as it was after one of its commits. The
+commit must not be older than the durability promises.
 """
 
 import random
@@ -47,7 +47,7 @@ class Mark:
 
 @define
 class Recording:
-    """What was done to the disk, and what was told meanwhile."""
+    """The notes of the disk, and the replies meanwhile."""
 
     vfs: Vfs = field(factory=Vfs)
     states: list[Rows | None] = field(factory=lambda: [None])
@@ -135,7 +135,8 @@ class Rescue:
         return len(self._known)
 
     def open(self, files: dict[str, bytes]) -> Rows | None:
-        """What is found; the file is whole and the conversation goes on (G1, G4 to G7, G9)."""
+        """Return the stored records, after a check that the file is whole and the conversation goes on (G1, G4 to G7,
+        G9)."""
         disk = frozenset(files.items())
         if disk not in self._known:
             self._known[disk] = self._open(files)
@@ -182,7 +183,7 @@ def lose_power(recording: Recording, rescue: Rescue, survival: Survival, *, prom
 
 
 def check_found(recording: Recording, where: str, find: Callable[[], Rows | None], promised: int) -> None:
-    """What is found is what was stored by one of the commits, none older than what was promised."""
+    """Check that the database is as it was after one of the commits, and that the commit is not older than promised."""
     try:
         found = find()
     except Exception as error:
@@ -241,7 +242,6 @@ def test_control_a_store_that_promises_more_than_it_syncs_is_caught(
 
 
 def test_control_the_rebuilt_disk_is_the_real_one_as_long_as_power_is_there(tmp_path: Path) -> None:
-    """The notes tell everything that was done."""
     recording, disk = record(tmp_path / "chat.db"), Disk()
     for operation in recording.operations:
         disk.apply(operation)

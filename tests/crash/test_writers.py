@@ -1,4 +1,4 @@
-"""Many writers at once: each turn is acknowledged once, and whoever lost its lease finishes nothing."""
+"""Many writers at once: each turn is acknowledged once, and a worker that lost its lease does not finish its turn."""
 
 import signal
 import time

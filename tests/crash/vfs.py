@@ -2,11 +2,11 @@
 
 :class:`Vfs` passes everything on to the real file system, so that SQLite's own locking and shared memory are at work.
 On its way it notes each operation that changes the disk, in order, and it lets the one that a test names fail.
-:class:`Disk` plays such notes again and tells what a loss of power leaves of them: what was synced is there; of what
-was not, nothing, everything, or a random part, torn at sectors.
+:class:`Disk` plays such notes again and returns the files after a loss of power. Synced data is there. Of other data
+there is nothing, everything, or a random part, torn at sectors.
 
-Two things are the same in every run, so that notes can be compared: nothing is synced to the real disk, for nobody
-cuts its power, and SQLite's chance is a counter.
+Two things are the same in every run, so that notes can be compared. Nothing is synced to the real disk, since its power
+is not cut. SQLite's random numbers come from a counter.
 """
 
 import itertools
@@ -57,7 +57,7 @@ class Operation:
 
 @define
 class Fault:
-    """What is to fail.
+    """The operations that are to fail.
 
     Attributes:
         kind: this kind of operation.
@@ -155,7 +155,7 @@ class _File(apsw.VFSFile):
 
 @define
 class _Content:
-    """What a file holds: what is safe, and what was done to it since its last sync."""
+    """The content of a file: the synced part, and the operations since the last sync."""
 
     safe: bytes = b""
     pending: list[Operation] = field(factory=list)
@@ -196,7 +196,7 @@ class Disk:
             self._pending.clear()
 
     def after_power_loss(self, survival: Survival, chance: random.Random) -> dict[str, bytes]:
-        """The files by path. What happened to names survives in order, as journals of file systems have it."""
+        """The files by path. Changes of names survive in order, as in the journal of a file system."""
         kept = {"nothing": 0, "everything": len(self._pending), "some": chance.randint(0, len(self._pending))}
         names = _named(self._safe, self._pending[: kept[survival]])
         return {path: content.after(survival, chance) for path, content in names.items()}
@@ -314,7 +314,7 @@ class FragileStore(SQLStore):
     Args:
         path: the file.
         vfs: the disk.
-        pragmas: settings of SQLite besides the store's own.
+        pragmas: more settings of SQLite.
         options: the store's.
     """
 

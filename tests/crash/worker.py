@@ -41,7 +41,7 @@ THREADS = 8
 
 @frozen(kw_only=True)
 class Job:
-    """What a worker is to do.
+    """The task of a worker.
 
     Attributes:
         url: the database.
@@ -301,7 +301,7 @@ class HastyStore(SQLStore):
 
 
 def main() -> int:
-    """Be a worker with an interpreter of its own."""
+    """Run a worker in a new interpreter."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("job", help="a Job as JSON")
     parser.add_argument("--control", action="store_true", help="acknowledge before the commit")

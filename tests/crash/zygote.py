@@ -1,7 +1,7 @@
 """Workers by the hundred: a process that has imported everything and forks them, so that one costs milliseconds.
 
-:class:`Zygote` is what a test holds. The process behind it has one thread and no connection, so forking it is safe; it
-ends, and takes all its workers with it, as soon as the test's end of the channel is closed.
+:class:`Zygote` is what a test holds. The zygote's process has one thread and no connection, so forking it is safe. It
+ends, with all of its workers, as soon as the test closes its end of the channel.
 """
 
 import json
@@ -48,13 +48,14 @@ class Process:
         os.write(self._orders, b"!")
 
     def read(self, timeout: float) -> list[Report] | None:
-        """What it has reported since; None if it has ended. Waits for that, but not for longer than told."""
+        """Return its reports since the last call; None if it has ended. Waits for that, but not for longer than
+        told."""
         with selectors.DefaultSelector() as selector:
             selector.register(self.reports, selectors.EVENT_READ)
             return self.take() if selector.select(timeout) else []
 
     def take(self) -> list[Report] | None:
-        """What it has reported since, or None at the end; waits until there is one or the other."""
+        """Wait for its next reports and return them; None at the end."""
         if not (data := os.read(self.reports, 65536)):
             return None
         *lines, self._rest = (self._rest + data).split(b"\n")
@@ -150,7 +151,7 @@ class Zygote:
 
 
 def everything(processes: Iterable[Process], timeout: float = PATIENCE) -> Iterator[tuple[Process, Report]]:
-    """What the processes report, as it comes, until all have ended well."""
+    """Yield the reports of the processes as they come, until all have ended with success."""
     deadline = time.monotonic() + timeout
     with selectors.DefaultSelector() as selector:
         for process in processes:

@@ -7,7 +7,6 @@ from persistence.queries import Statements
 
 
 def test_its_statements_are_those_of_postgresql() -> None:
-    """Word by word."""
     theirs = Statements(CockroachDatabase("name", prefer_psycopg3=True)).named()
     assert len(theirs) > 20
     assert theirs == Statements(Psycopg3Database("name")).named()

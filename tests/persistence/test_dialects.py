@@ -9,7 +9,6 @@ from persistence.dialects import Pooling, connect
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres"], ids=["long", "short"])
 def test_a_url_of_a_server_means_that_server_under_both_names(scheme: str) -> None:
-    """It is not connected to yet."""
     pytest.importorskip("psycopg")
     dialect: Any = connect(f"{scheme}://ada@db.example.org/chat", timeout=3.0, pool=Pooling())
     assert type(dialect).__name__ == "PostgreSQL"

@@ -75,7 +75,6 @@ def at_once(
 
 
 def test_steps_that_come_at_once_share_a_transaction(sqlite_url: str) -> None:
-    """And one sync; what is stored is the same."""
     steps = [begin(number) for number in range(1, 11)]
     with Listening(sqlite_url) as store:
         assert store.transactions.group is not None
@@ -101,14 +100,12 @@ def test_a_shared_transaction_is_synced_if_any_of_its_steps_must_be(
 
 
 def test_a_transaction_can_be_shared_on_every_database(store: SQLStore) -> None:
-    """Though only a file of SQLite gains by it: a dialect can do all that it promises."""
     outcomes = store.transactions.together([begin(1), begin(2, key="k1"), begin(3)])
     assert [type(outcome) for outcome in outcomes] == [type(None), Conflict, type(None)]
     assert [store.load(key) for key in ("k1", "k3")] == [begin(1).after, begin(3).after]
 
 
 def test_a_lone_caller_commits_as_without(sqlite_url: str) -> None:
-    """It pays for nothing."""
     heard = []
     for group_commit in (True, False):
         with Listening(f"{sqlite_url}{group_commit}", group_commit=group_commit) as store:
@@ -118,8 +115,7 @@ def test_a_lone_caller_commits_as_without(sqlite_url: str) -> None:
     assert not [sql for sql in heard[0] if "SAVEPOINT" in sql]
 
 
-def test_a_step_that_is_refused_costs_its_neighbours_nothing(sqlite_url: str) -> None:
-    """A conflict and a row that the database refuses, between two good steps; each caller gets its own error."""
+def test_a_step_that_is_refused_does_not_affect_the_others(sqlite_url: str) -> None:
     doubled = begin(3)
     doubled = Step(
         doubled.before, doubled.after, (*doubled.effects, *(one for one in doubled.effects if type(one) is StartTurn))
@@ -139,8 +135,6 @@ def test_a_step_that_is_refused_costs_its_neighbours_nothing(sqlite_url: str) ->
 def test_a_shared_transaction_that_fails_is_done_again_one_by_one(
     sqlite_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Here the disk is full for it: each caller gets what is its own, and nothing is stored twice or lost."""
-
     def refused(store: SQLStore) -> Any:
         found = store.transactions._write_together
 
@@ -165,7 +159,6 @@ def test_a_shared_transaction_that_fails_is_done_again_one_by_one(
 
 
 def test_a_lone_step_that_is_refused_is_not_tried_again() -> None:
-    """Its caller decides again, or is told."""
     tried: list[Step] = []
 
     def alone(step: Step) -> None:
@@ -179,7 +172,6 @@ def test_a_lone_step_that_is_refused_is_not_tried_again() -> None:
 
 
 def test_memory_has_no_use_for_it_and_a_file_may_do_without(sqlite_url: str) -> None:
-    """There is nothing to sync, or nothing is to be shared."""
     for url, group_commit in (("sqlite:///:memory:", True), (sqlite_url, False)):
         with SQLStore(url, group_commit=group_commit) as store:
             assert store.transactions.group is None
@@ -197,7 +189,6 @@ def test_more_than_fit_into_one_transaction_take_several(sqlite_url: str, monkey
 
 
 def test_an_error_of_a_leader_is_its_own_and_those_who_follow_lead_themselves() -> None:
-    """One that is alone in its batch raises what its own commit raises."""
     committed: list[Step] = []
 
     def alone(step: Step) -> None:
@@ -214,7 +205,6 @@ def test_an_error_of_a_leader_is_its_own_and_those_who_follow_lead_themselves() 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_child_process_does_not_wait_for_a_lock_that_a_thread_of_its_parent_holds(sqlite_url: str) -> None:
-    """The thread that holds it is not in the child."""
     with SQLStore(sqlite_url) as store:
         assert store.transactions.group is not None
         with store.transactions.group.leading:
@@ -230,7 +220,6 @@ def test_a_child_process_does_not_wait_for_a_lock_that_a_thread_of_its_parent_ho
 
 
 def test_memory_and_postgresql_have_no_use_for_it(postgresql_url: str) -> None:
-    """The one has nothing to sync, the other does it by itself."""
     for url in ("sqlite:///:memory:", postgresql_url):
         with SQLStore(url) as store:
             assert store.transactions.group is None

@@ -29,7 +29,7 @@ class Losing(SQLStore):
 
     @staticmethod
     def meanwhile() -> None:
-        """What others do before this store has a connection again."""
+        """Changes by others before this store has a connection again."""
 
     def connect(self, url: str) -> Any:
         dialect: Any = super().connect(url)
@@ -98,7 +98,6 @@ STEPS = {
 def test_a_step_is_stored_once_whenever_its_connection_was_lost(
     store: Losing, sqlite_url: str, past: list[Any], make: Callable[[Conversation], Step], lost: str
 ) -> None:
-    """It had been committed, or it had not."""
     step = make(committed(store, *past))
     store.lost = lost
     store.commit(step)
@@ -123,7 +122,6 @@ def test_a_step_is_stored_once_whenever_its_connection_was_lost(
 def test_a_step_that_was_stored_and_then_overtaken_is_stored(
     store: Losing, other: SQLStore, past: list[Any], make: Callable[[Conversation], Step], after: list[Any]
 ) -> None:
-    """Its rows are there, whatever stands on top of them."""
     step = make(committed(store, *past))
 
     def meanwhile() -> None:
@@ -159,7 +157,6 @@ def test_a_step_that_was_stored_and_then_overtaken_is_stored(
 def test_a_step_that_was_not_stored_and_was_overtaken_is_a_conflict(
     store: Losing, other: SQLStore, past: list[Any], make: Callable[[Conversation], Step], instead: list[Any]
 ) -> None:
-    """Somebody else's rows have its numbers."""
     before = committed(store, *past)
     step = make(before)
     left = before
@@ -178,7 +175,6 @@ def test_a_step_that_was_not_stored_and_was_overtaken_is_a_conflict(
 
 
 def test_a_longer_lease_that_was_overtaken_is_decided_again(store: Losing, other: SQLStore) -> None:
-    """It left no row by which it could be told."""
     step = extend(committed(store, begin))
     store.lost, store.meanwhile = "after", lambda: other.commit(good(step.after))  # type: ignore[method-assign]
     with pytest.raises(Conflict):
@@ -186,7 +182,6 @@ def test_a_longer_lease_that_was_overtaken_is_decided_again(store: Losing, other
 
 
 def test_a_conversation_that_is_gone_meanwhile_has_not_stored_the_step(store: Losing, other: SQLStore) -> None:
-    """The step is a conflict, for the row that it changes is missing."""
     step = good(committed(store, begin))
 
     def meanwhile() -> None:
@@ -198,7 +193,6 @@ def test_a_conversation_that_is_gone_meanwhile_has_not_stored_the_step(store: Lo
 
 
 def test_a_conflict_on_a_sound_connection_is_a_conflict_even_if_the_step_is_there(store: Losing) -> None:
-    """Whoever commits twice has made a mistake."""
     step = begin(NEW)
     store.commit(step)
     with pytest.raises(Conflict):
@@ -206,8 +200,6 @@ def test_a_conflict_on_a_sound_connection_is_a_conflict_even_if_the_step_is_ther
 
 
 def test_a_connection_that_does_not_come_back_is_told_with_what_is_not_known(sqlite_url: str) -> None:
-    """The caller is told to look."""
-
     class Gone(Losing):
         def meanwhile(self) -> None:  # type: ignore[override]
             self.lost = "before"
@@ -221,7 +213,6 @@ def test_a_connection_that_does_not_come_back_is_told_with_what_is_not_known(sql
 
 
 def test_steps_of_every_kind_are_among_them() -> None:
-    """With a message, with a move, with both and with neither."""
     kinds = set()
     for past, make in STEPS.values():
         conversation = NEW

@@ -190,7 +190,6 @@ def test_the_guard_comes_first_and_knows_the_commit_before_by_its_version_and_ti
 
 
 def test_a_conversation_that_is_new_is_inserted_whole() -> None:
-    """Its guard is that nobody else has inserted it."""
     (row,) = named(Step(attrs.evolve(BEFORE, version=0), AFTER, ()))
     assert (row["id"], row["key"], row["version"], row["created_at"]) == (7, "k", 4, micros(NOW))
 

@@ -67,7 +67,7 @@ print(dict(outcomes))
 
 @pytest.fixture
 def admin(postgresql: str) -> Iterator[tuple[psycopg.Connection[Any], str]]:
-    """A database of its own, since a pooler passes no ``search_path`` on: past the pooler, and its name."""
+    """Create a database, since a pooler does not pass ``options`` on; yield its URL past the pooler, and its name."""
     name = f"test_{uuid.uuid4().hex}"
     with psycopg.connect(postgresql, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
@@ -121,7 +121,6 @@ def wait_for(url: str) -> None:
     ids=["by default", "prepare=False", "prepare_threshold=none", "prepare_threshold=0"],
 )
 def test_two_hundred_turns_of_four_processes_pass_through_a_pooler(pooled: str, option: str, prepare: bool) -> None:
-    """The four migrate the database at once, too."""
     workers = [
         subprocess.Popen(
             [sys.executable, "-c", WORK, str(number), pooled + option, str(prepare)], stdout=subprocess.PIPE, text=True

@@ -1,4 +1,4 @@
-"""What a process has open of a database file: other stores, other processes, forks and ``close`` lose nothing of it."""
+"""Other stores, other processes, forks and ``close`` lose nothing of a database file that a process has open."""
 
 import functools
 import gc
@@ -27,7 +27,7 @@ COUNT = "SELECT count(*) FROM conversation"
 
 
 def from_outside(url: str, sql: str = COUNT) -> int:
-    """What another process finds, which opens the file and closes it."""
+    """Return the number that another process reads, which opens the file and closes it."""
     path = url.removeprefix("sqlite:///")
     return int(subprocess.run([sys.executable, "-c", LOOK, path, sql], check=True, capture_output=True).stdout)
 
@@ -167,8 +167,6 @@ def test_a_file_that_an_application_has_open_with_sqlite3_keeps_its_locks(sqlite
 def test_a_new_file_is_private_and_leaves_nothing_beside_it(
     sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: str
 ) -> None:
-    """Also where a file can't have two names, as on FAT."""
-
     def refuse(*_: Any) -> None:
         raise PermissionError(1, "Operation not permitted")
 
@@ -262,7 +260,6 @@ def test_a_child_and_its_parent_write_while_an_outside_process_opens_and_closes_
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux shows what a process has open")
 def test_a_child_inherits_no_descriptor_of_a_file(sqlite_url: str) -> None:
-    """Of no thread of the parent, whatever an error still holds on to."""
     with SQLStore(sqlite_url) as store:
         store.commit(one(1))
         try:
@@ -314,7 +311,6 @@ print("done")
 
 
 def test_new_work_in_a_child_has_connections_of_its_own(url: str) -> None:
-    """Of the inherited store, and of one that the child opens."""
     with SQLStore(url) as store:
         store.commit(one(1))
 
@@ -344,7 +340,6 @@ def test_a_child_has_a_copy_of_what_is_in_memory() -> None:
 
 @pytest.mark.parametrize("where", ["sqlite", "postgresql", "memory"])
 def test_forks_at_any_moment_lose_nothing_and_hang_nowhere(request: pytest.FixtureRequest, where: str) -> None:
-    """While threads commit, wait for each other and read; from the main thread and from a worker."""
     url = "sqlite:///:memory:" if where == "memory" else request.getfixturevalue(f"{where}_url")
     store = SQLStore(url)
     workers = Workers(store)
@@ -396,7 +391,6 @@ def test_a_child_that_is_forked_inside_a_call_is_refused_the_file_and_leaves_it_
 
 
 def test_a_connection_that_waits_for_a_lock_is_waited_for_by_a_fork(sqlite_url: str) -> None:
-    """The child finds no lock held and nothing half done."""
     with SQLStore(sqlite_url) as store:
         other = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None, check_same_thread=False)
         other.execute("BEGIN IMMEDIATE")

@@ -63,7 +63,7 @@ def cut(url: str) -> None:
 
 
 def make_reader(url: str, name: str, reader: str) -> None:
-    """What a failover does to new connections; those that are open stay as they are."""
+    """Change new connections as a failover does; open ones stay as they are."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("SET default_transaction_read_only = off")
         connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = {reader}")
@@ -92,7 +92,6 @@ def used_at_once(store: SQLStore, count: int) -> None:
 
 
 def test_after_a_failover_connections_that_can_only_read_are_given_up(make: Made) -> None:
-    """The pool connected while the server was a reader; then it is a writer again."""
     url = make()
     name = url.rpartition("/")[2]
     with SQLStore(url, timeout=0.5) as store:
@@ -185,7 +184,6 @@ def test_who_waits_for_a_connection_in_vain_is_told_what_to_raise(make: Made, ti
 
 
 def test_connections_that_nobody_uses_are_closed_after_a_while(make: Made) -> None:
-    """Though nobody asks for one."""
     url = make()
     with SQLStore(url, pool_idle=0.2) as store:
         used_at_once(store, 4)
@@ -199,7 +197,6 @@ def test_connections_that_nobody_uses_are_closed_after_a_while(make: Made) -> No
 
 
 def test_those_that_are_not_needed_any_more_become_idle_while_one_is_used(make: Made) -> None:
-    """The pool takes the newest first."""
     url = make()
     with SQLStore(url, pool_idle=0.5) as store:
         used_at_once(store, 4)
@@ -244,7 +241,6 @@ def test_texts_are_sent_as_utf_8_whatever_else_the_client_is_told(
 def test_statements_are_prepared_unless_that_is_switched_off(
     make: Made, options: dict[str, Any], suffix: str, prepared: bool
 ) -> None:
-    """And then none of all that a store does."""
     with SQLStore(make() + suffix, pool_size=1, **options) as store:
         for _ in range(10):
             store.load("k")
@@ -255,7 +251,6 @@ def test_statements_are_prepared_unless_that_is_switched_off(
 
 
 def test_a_statement_that_was_lost_is_not_prepared_again(make: Made) -> None:
-    """As behind a pooler: the step is stored, and the store prepares nothing any more."""
     with SQLStore(make(), pool_size=1) as store:
         for number in range(1, 12):
             store.commit(one(number))

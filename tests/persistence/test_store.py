@@ -101,7 +101,6 @@ def everything(url: str) -> dict[str, list[Any]]:
 
 
 def test_what_is_committed_is_read_back_equal(store: SQLStore) -> None:
-    """Snapshot, sessions, turns, messages, log and dead ids."""
     result = Result(
         session_id="s-1",
         errors=("e", "é"),
@@ -162,7 +161,6 @@ ANY_TEXT = st.text(st.characters(exclude_categories=()), min_size=1)
 @given(value=JSON, text=ANY_TEXT, data=st.none() | st.dictionaries(st.text(max_size=3), JSON, max_size=2))
 @example(value=0, text="half of \ud83d and a NUL \0", data=None)
 def test_any_json_and_any_text_a_provider_sends_is_read_back_equal(value: Any, text: str, data: Any) -> None:
-    """NUL characters, lone surrogates, any language."""
     with SQLStore("sqlite:///:memory:") as store:
         blocks = ({"type": "x", "value": value}, text_block(text))
         result = Result(usage={"v": value}, errors=(text,))
@@ -174,7 +172,6 @@ def test_any_json_and_any_text_a_provider_sends_is_read_back_equal(value: Any, t
 
 
 def test_a_step_from_an_old_snapshot_is_a_conflict_and_writes_nothing(sqlite_store: SQLStore, sqlite_url: str) -> None:
-    """The compare-and-swap."""
     committed(sqlite_store, begin)
     before = everything(sqlite_url)
     for stale, why in (
@@ -203,7 +200,6 @@ def test_a_step_from_a_commit_that_the_database_forgot_is_a_conflict_even_at_the
 def test_a_step_that_the_database_refuses_half_way_is_not_there_at_all(
     sqlite_store: SQLStore, sqlite_url: str, row: int
 ) -> None:
-    """Whichever of its rows it is."""
     conversation = committed(sqlite_store, begin, lambda c: finish(c, Result(session_id="s-1")), begin)
     before = everything(sqlite_url)
     step = finish(conversation, DEAD)
@@ -226,7 +222,6 @@ def test_a_step_that_the_database_refuses_half_way_is_not_there_at_all(
     ids=lambda effect: type(effect).__name__,
 )
 def test_what_is_ended_or_closed_is_never_changed_again(sqlite_store: SQLStore, sqlite_url: str, effect: Any) -> None:
-    """Whatever a step says; nothing of it is stored."""
     reset = [lambda c: decide.reset(c, reason="r", provider="demo", now=NOW)]
     conversation = committed(sqlite_store, begin, lambda c: finish(c, Result(session_id="s-1")), *reset)
     before = everything(sqlite_url)
@@ -237,7 +232,6 @@ def test_what_is_ended_or_closed_is_never_changed_again(sqlite_store: SQLStore, 
 
 
 def test_the_messages_of_a_turn_are_its_own(store: SQLStore) -> None:
-    """Its late text may stand among those of another."""
     conversation = committed(store, begin, lambda c: finish(c, Result(session_id="s")), begin)
     late = decide.record_late_result(conversation, turn=1, answer=SAID, now=NOW)
     assert late is not None
@@ -250,7 +244,6 @@ def test_the_messages_of_a_turn_are_its_own(store: SQLStore) -> None:
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize("url", ["file", "sqlite:///:memory:"])
 def test_a_child_process_has_its_own_connection_and_finds_what_was_stored(sqlite_url: str, url: str) -> None:
-    """A file is opened anew; what is in memory was copied with its connection."""
     with SQLStore(sqlite_url if url == "file" else url) as store:
         left = committed(store, begin)
         connection = store.dialect.database.connection()
@@ -277,14 +270,12 @@ def test_a_child_process_has_its_own_connection_and_finds_what_was_stored(sqlite
     ],
 )
 def test_the_database_itself_refuses_rows_that_break_a_guarantee(sqlite_store: SQLStore, sql: str) -> None:
-    """Whoever writes them: one open session, one id, known words, known parents, columns of their types."""
     committed(sqlite_store, begin)
     with pytest.raises(Exception, match=r"constraint failed|cannot store TEXT"):
         sqlite_store.dialect.database.execute_sql(sql)
 
 
 def test_one_running_turn_and_one_turn_for_an_idempotency_key(sqlite_store: SQLStore) -> None:
-    """Partial unique indexes."""
     committed(sqlite_store, lambda c: begin(c, idempotency_key="i"))
     copy = (
         "INSERT INTO turn SELECT conversation, 9, session_number, '{}', first_message, last_message, started_at, {}, "
@@ -299,7 +290,6 @@ def test_one_running_turn_and_one_turn_for_an_idempotency_key(sqlite_store: SQLS
 
 
 def test_a_violation_is_told_without_the_values_of_the_row(store: SQLStore) -> None:
-    """They may be message text."""
     conversation = committed(store, begin)
     bad = Message(1, 1, "user", (text_block("secret"),), NOW)
     step = finish(conversation, Result(), Answer((("assistant", bad.content, None),)))
@@ -310,7 +300,6 @@ def test_a_violation_is_told_without_the_values_of_the_row(store: SQLStore) -> N
 
 
 def test_pages_are_the_newest_rows_before_a_number_oldest_first(store: SQLStore) -> None:
-    """For each table that is read in pages."""
     conversation = committed(store, *[begin, lambda c: finish(c, Result(session_id="s"))] * 5)
     for read, count in ((store.messages, 10), (store.turns, 5), (store.transitions, 5), (store.sessions, 1)):
         numbers = list(range(1, count + 1))
@@ -327,7 +316,6 @@ def test_pages_are_the_newest_rows_before_a_number_oldest_first(store: SQLStore)
 
 
 def test_the_context_is_of_succeeded_turns_of_the_sessions_asked_for(store: SQLStore) -> None:
-    """Oldest first, the newest if there are too many."""
     good, bad = Result(session_id="s"), Result(is_error=True)
     steps = [begin, lambda c: finish(c, good), begin, lambda c: finish(c, bad), begin, lambda c: finish(c, good)]
     reset = [lambda c: decide.reset(c, reason="r", provider="demo", now=NOW)]
@@ -345,7 +333,6 @@ def test_the_context_is_of_succeeded_turns_of_the_sessions_asked_for(store: SQLS
 
 
 def test_tool_results_of_turns_that_did_not_succeed_are_found_by_their_sessions(store: SQLStore) -> None:
-    """The first message of each such turn, however it ended; not of one that succeeded or still runs."""
     good, bad = Result(session_id="s"), Result(is_error=True)
 
     def bring(conversation: Conversation) -> Step:
@@ -387,7 +374,6 @@ def test_a_window_is_changed_by_any_commit(store: SQLStore) -> None:
 
 
 def test_a_negative_limit_is_refused_wherever_there_is_one(store: SQLStore) -> None:
-    """On both databases alike."""
     conversation = committed(store, begin)
     for read in (
         lambda: store.conversations(limit=-1),
@@ -400,7 +386,6 @@ def test_a_negative_limit_is_refused_wherever_there_is_one(store: SQLStore) -> N
 
 
 def test_running_conversations_are_found_by_their_lease(store: SQLStore) -> None:
-    """The oldest first."""
     for number in range(3):
         new = attrs.evolve(NEW, key=f"k{number}", id=number)
         store.commit(begin(new, lease=timedelta(seconds=90 - 10 * number)))
@@ -410,7 +395,6 @@ def test_running_conversations_are_found_by_their_lease(store: SQLStore) -> None
 
 
 def test_all_running_conversations_are_read_page_by_page(store: SQLStore) -> None:
-    """Also those whose leases are over at the same time, and though some end meanwhile."""
     for number in range(7):
         new = attrs.evolve(NEW, key=f"k{number}", id=number)
         store.commit(begin(new, lease=timedelta(seconds=90 - number // 3)))
@@ -430,7 +414,6 @@ def test_all_running_conversations_are_read_page_by_page(store: SQLStore) -> Non
 
 
 def test_the_messages_of_a_turn_are_those_that_it_has_by_now(store: SQLStore) -> None:
-    """Whatever the turn had when it was read; the reference store agrees."""
     reference = ReferenceStore()
     steps = [begin, lambda c: finish(c, Result(session_id="s")), begin]
     read = []
@@ -449,19 +432,16 @@ def test_the_messages_of_a_turn_are_those_that_it_has_by_now(store: SQLStore) ->
 
 
 def test_conversations_are_listed_from_the_first_key_on(store: SQLStore) -> None:
-    """Whatever it begins with."""
     for number, key in enumerate(["!", "a", "Z", "\x01"]):
         store.commit(begin(attrs.evolve(NEW, key=key, id=number)))
     assert {conversation.key for conversation in store.conversations()} == {"!", "a", "Z", "\x01"}
 
 
 def test_an_error_of_peewees_own_is_not_tried_again(sqlite_store: SQLStore) -> None:
-    """It comes with no error of the database."""
     assert not sqlite_store.dialect.may_retry(PeeweeException("a connection that was not opened"))
 
 
 def test_a_database_is_found_as_it_was_left(url: str) -> None:
-    """Closed and opened again."""
     with SQLStore(url) as store:
         left = committed(store, begin, lambda c: finish(c, Result(session_id="s")))
     with SQLStore(url) as store:
@@ -472,7 +452,6 @@ def test_a_database_is_found_as_it_was_left(url: str) -> None:
 def test_a_file_is_its_owners_only_and_runs_in_wal_mode_with_foreign_keys(
     sqlite_store: SQLStore, sqlite_url: str
 ) -> None:
-    """The companions of the file too."""
     committed(sqlite_store, begin)
     path = Path(sqlite_url.removeprefix("sqlite:///"))
     files = [path, path.with_name("chat.db-wal"), path.with_name("chat.db-shm")]
@@ -496,7 +475,6 @@ def test_durability_decides_which_commits_are_synced(sqlite_url: str, durability
 
 
 def test_many_threads_may_use_one_store(sqlite_url: str) -> None:
-    """A file, where each has its connection, or memory, where they take turns."""
     for where in (sqlite_url, "sqlite:///:memory:"):
         with SQLStore(where) as store:
             threads = [
@@ -513,7 +491,6 @@ def test_many_threads_may_use_one_store(sqlite_url: str) -> None:
 
 
 def test_two_writers_of_one_snapshot_one_conflict(url: str) -> None:
-    """Whoever is first."""
     with SQLStore(url) as store:
         step = begin(NEW)
         barrier = threading.Barrier(8)
@@ -537,7 +514,6 @@ def test_two_writers_of_one_snapshot_one_conflict(url: str) -> None:
 
 
 def test_a_writer_waits_for_another_as_long_as_it_was_told(sqlite_url: str) -> None:
-    """Then the database can't be used, and nothing was written."""
     with SQLStore(sqlite_url, timeout=0.05) as store:
         other = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -577,7 +553,6 @@ def test_a_database_that_somebody_else_is_creating_is_waited_for(sqlite_url: str
 
 @pytest.mark.parametrize("where", ["file", "memory"])
 def test_a_full_disk_refuses_the_step_and_loses_nothing(sqlite_url: str, where: str) -> None:
-    """SQLite may have rolled back by itself; the next step that fits is fine."""
     with SQLStore(sqlite_url if where == "file" else "sqlite:///:memory:") as store:
         conversation = committed(store, begin)
         pages = store.dialect.database.pragma("page_count")
@@ -592,7 +567,6 @@ def test_a_full_disk_refuses_the_step_and_loses_nothing(sqlite_url: str, where: 
 
 
 def test_closing_closes_the_connections_of_all_threads(sqlite_url: str) -> None:
-    """Of those that still live."""
     store = SQLStore(sqlite_url)
     hold = threading.Event()
     ready = threading.Event()
@@ -628,7 +602,6 @@ def test_closing_closes_the_connections_of_all_threads(sqlite_url: str) -> None:
     ],
 )
 def test_a_url_that_names_no_database_is_refused(url: str, why: str) -> None:
-    """Before anything is created, and without its password."""
     with pytest.raises(StoreError) as caught:
         SQLStore(url)
     assert why in str(caught.value)
@@ -642,7 +615,6 @@ def test_migrations_are_kept_in_a_table_of_the_librarys_own(sqlite_store: SQLSto
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite://:memory:", "sqlite:///", "sqlite:///:memory:"])
 def test_memory_has_several_names(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And no file."""
     monkeypatch.chdir(tmp_path)
     with SQLStore(url) as store:
         assert store.load("k") is None
@@ -650,7 +622,6 @@ def test_memory_has_several_names(url: str, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_file_may_have_any_name_and_stays_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever folder the process goes to."""
     folder = tmp_path / "odd:"
     folder.mkdir()
     monkeypatch.chdir(tmp_path)
@@ -679,13 +650,11 @@ def test_a_file_that_is_gone_is_not_written_anew(sqlite_store: SQLStore, sqlite_
 
 
 def test_a_durability_that_is_none_is_refused() -> None:
-    """By name."""
     with pytest.raises(InvalidInput, match="durability 'eternal' is none of acknowledged, strict, relaxed"):
         SQLStore("sqlite:///:memory:", durability="eternal")  # type: ignore[arg-type]
 
 
 def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
-    """Somebody may need it."""
     path = tmp_path / "notes.txt"
     path.write_text("these are notes, and no database at all " * 100)
     with pytest.raises(StoreError, match="file is not a database"):
@@ -694,7 +663,6 @@ def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path: Path)
 
 
 def test_a_database_of_a_newer_version_is_refused(url: str) -> None:
-    """Nothing is changed."""
     with SQLStore(url) as store:
         store.dialect.database.execute_sql(
             "INSERT INTO conversation_fsm_migration (name, applied) VALUES ('0099_the_future', '2030-01-01')"
@@ -743,7 +711,6 @@ CORRUPTIONS = {
 def test_a_corrupt_row_is_named_and_not_handed_on(
     sqlite_store: SQLStore, table: str, column: str, value: str, read: Any
 ) -> None:
-    """Table and row, and what to do."""
     conversation = committed(
         sqlite_store, lambda c: begin(c, idempotency_key="i"), lambda c: finish(c, Result(session_id="s"))
     )
@@ -766,7 +733,6 @@ def test_a_corrupt_row_is_named_and_not_handed_on(
 def test_a_database_that_can_not_be_read_is_told_with_the_conversation(
     sqlite_store: SQLStore, table: str, read: Any
 ) -> None:
-    """Somebody has deleted a table."""
     conversation = committed(sqlite_store, begin)
     sqlite_store.dialect.database.execute_sql("PRAGMA foreign_keys = 0")
     sqlite_store.dialect.database.execute_sql(f"DROP TABLE {table}")
@@ -776,7 +742,6 @@ def test_a_database_that_can_not_be_read_is_told_with_the_conversation(
 
 @pytest.mark.parametrize("read", ["conversations", "running"])
 def test_a_corrupt_row_in_a_list_of_conversations_is_named_too(sqlite_store: SQLStore, read: str) -> None:
-    """The list is not of one conversation; the row tells which it was."""
     committed(sqlite_store, begin)
     sqlite_store.dialect.database.execute_sql("UPDATE conversation SET metadata = '[1]'")
     with pytest.raises(CorruptRecord, match=r"^row 1, 'k' of table conversation is corrupt \(TypeError: "):
@@ -784,7 +749,6 @@ def test_a_corrupt_row_in_a_list_of_conversations_is_named_too(sqlite_store: SQL
 
 
 def test_a_row_that_breaks_g1_is_corrupt_even_if_the_database_let_it_pass(sqlite_store: SQLStore) -> None:
-    """Constraints can be switched off."""
     committed(sqlite_store, begin)
     sqlite_store.dialect.database.execute_sql("PRAGMA ignore_check_constraints = 1")
     sqlite_store.dialect.database.execute_sql("UPDATE conversation SET session_id = 's'")
@@ -800,14 +764,13 @@ def plans(statements: Statements, database: SqliteDatabase) -> Iterator[tuple[st
 
 
 def test_no_statement_scans_a_table_or_sorts(sqlite_store: SQLStore) -> None:
-    """So that the cost of a turn does not grow."""
     for name, plan in plans(sqlite_store.transactions.sql, sqlite_store.dialect.database):
         assert "TEMP B-TREE" not in plan, (name, plan)
         assert "SCAN" not in plan or name == "count", (name, plan)
 
 
 def test_no_statement_scans_a_table_or_sorts_on_postgresql(postgresql_url: str) -> None:
-    """There is an index for each; an empty table would be scanned all the same, so the planner is told not to."""
+    """PostgreSQL scans an empty table whatever its indexes, so the planner is told not to."""
     with SQLStore(postgresql_url) as store, psycopg.connect(postgresql_url, autocommit=True) as connection:
         connection.execute("SET enable_seqscan = off")
         connection.execute("SET plan_cache_mode = force_generic_plan")  # as if the values were not known
@@ -831,7 +794,7 @@ STORES = {
 
 @pytest.mark.parametrize("options", STORES.values(), ids=STORES)
 def test_of_many_steps_each_stands_for_itself(url: str, options: dict[str, Any]) -> None:
-    """What would have been raised for it alone is its outcome, and its neighbours are stored."""
+    """The outcome of a step is the error that it would raise alone, and the other steps are stored."""
     with SQLStore(url, **options) as store:
         first, second, late = (begin(Conversation(key, number, NOW, NOW)) for number, key in enumerate("abb", 1))
         doubled = begin(Conversation("c", 4, NOW, NOW))
@@ -890,7 +853,7 @@ def test_it_pays_to_hand_over_many_where_they_share_a_transaction(sqlite_url: st
 def test_no_statement_is_prepared_twice(sqlite_store: SQLStore) -> None:
     """SQLite asks its authorizer about each statement that it prepares.
 
-    It prepares a PRAGMA anew each time, whoever runs it.
+    It prepares a PRAGMA each time.
     """
     provider = DemoProvider(name="demo")
     manager = SessionManager(sqlite_store, provider)

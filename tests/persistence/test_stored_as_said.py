@@ -1,4 +1,4 @@
-"""What was said is read back as it was said: nothing that is zero or empty becomes nothing, no field is lost."""
+"""Records are read back equal: a field that is zero or empty does not become None, and none is lost."""
 
 from collections.abc import Iterator
 from typing import Any

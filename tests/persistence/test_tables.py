@@ -11,7 +11,7 @@ RELEASED = Path(__file__).with_name("0001_initial.sql")
 def test_the_tables_of_the_first_release_are_never_changed(tmp_path: Path) -> None:
     """A released migration is never changed; this one takes its tables from the models, so neither are they.
 
-    In a process of its own: the models are made when they are imported.
+    It runs in another process, because the models are made when they are imported.
     """
     script = "import sys; from persistence import SQLStore; SQLStore(sys.argv[1]).close()"
     subprocess.run([sys.executable, "-c", script, f"sqlite:///{tmp_path}/chat.db"], check=True, timeout=60)

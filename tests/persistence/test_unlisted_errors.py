@@ -222,7 +222,7 @@ def test_after_a_lost_connection_an_error_that_would_come_again_is_not_tried_aga
 
 @pytest.fixture
 def heard(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    """What is logged at INFO and above."""
+    """The log records at INFO and above."""
     with caplog.at_level(logging.INFO):
         yield caplog
 

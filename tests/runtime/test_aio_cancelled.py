@@ -128,7 +128,6 @@ async def test_a_caller_whose_time_is_over_between_two_events_leaves_no_running_
 
 
 async def test_many_callers_of_a_group_that_fails_leave_no_running_turns(store: Any) -> None:
-    """One task fails, and the group cancels all others."""
     manager = AsyncSessionManager(store, Watched())
     reading = 0
 

@@ -67,7 +67,7 @@ def once(act: Callable[[], object], *, stored_first: bool) -> Callable[[Step, Ca
 
 
 def interrupt() -> None:
-    """What Ctrl+C does to whatever is under way."""
+    """Interrupt the running call as Ctrl+C does."""
     raise KeyboardInterrupt
 
 

@@ -23,7 +23,7 @@ class Crashing(SQLStore):
 
 
 class Backups:
-    """What is stored, kept and put back: a server that crashes forgets what it was not told to sync."""
+    """A store whose server can crash: it forgets commits that were not synced."""
 
     def __init__(self, url: str, store: "Crashing") -> None:
         self._store = store
@@ -77,7 +77,6 @@ def log(sessions: SessionManager, key: str = "k") -> list[Any]:
 
 @pytest.mark.parametrize(("passed", "extended"), [(29.9, False), (30.0, True), (45.0, True)])
 def test_a_lease_is_extended_as_soon_as_half_of_it_is_over(store: SQLStore, passed: float, extended: bool) -> None:
-    """And not written at every word."""
     now = NOW
 
     def speak() -> None:
@@ -94,7 +93,6 @@ def test_a_lease_is_extended_as_soon_as_half_of_it_is_over(store: SQLStore, pass
 
 
 def test_a_conversation_that_was_forgotten_altogether_is_stored_again(store: SQLStore, server: Backups) -> None:
-    """Its first turn had begun, and nothing else."""
     sessions = manager(store, ANSWER)
     with sessions.stream("k", "hello") as turn:
         server.put_back()
@@ -104,7 +102,6 @@ def test_a_conversation_that_was_forgotten_altogether_is_stored_again(store: SQL
 
 
 def test_a_turn_that_was_forgotten_is_stored_again_with_all_its_steps(store: SQLStore, server: Backups) -> None:
-    """Its begin and its heal."""
     sessions = manager(store, ANSWER, Result(subtype=EXPIRED, is_error=True, session_id="s-1"), ANSWER[:2])
     sessions.send("k", "hello")
     server.keep()
@@ -121,7 +118,6 @@ def test_a_turn_that_was_forgotten_is_stored_again_with_all_its_steps(store: SQL
 
 
 def test_steps_that_were_not_forgotten_are_not_stored_again(store: SQLStore, server: Backups) -> None:
-    """The server had forgotten the heal and kept the begin."""
     sessions = manager(store, ANSWER, Result(subtype=EXPIRED, is_error=True, session_id="s-1"), ANSWER)
     sessions.send("k", "hello")
     with sessions.stream("k", "again") as turn:
@@ -133,7 +129,6 @@ def test_steps_that_were_not_forgotten_are_not_stored_again(store: SQLStore, ser
 
 
 def test_a_turn_whose_number_another_has_taken_is_not_stored_over_it(store: SQLStore, server: Backups) -> None:
-    """The error names the conversation, and the other turn stands as it is."""
     sessions, other = manager(store, ANSWER), manager(store, ANSWER)
     with (
         pytest.raises(
@@ -150,7 +145,6 @@ def test_a_turn_whose_number_another_has_taken_is_not_stored_over_it(store: SQLS
 
 
 def test_a_conversation_that_somebody_deleted_is_not_found(store: SQLStore) -> None:
-    """It had a past before this turn, so nothing can be put back."""
     sessions = manager(store, ANSWER, ANSWER)
     sessions.send("k", "hello")
     with pytest.raises(ConversationNotFound), sessions.stream("k", "again") as turn:

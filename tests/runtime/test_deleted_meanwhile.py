@@ -89,7 +89,6 @@ def test_a_heal_does_not_bring_a_deleted_conversation_back(url: str) -> None:
 
 @pytest.mark.parametrize("turns", [0, 1], ids=["new", "known"])
 def test_a_late_result_does_not_get_into_a_new_conversation_of_the_key(url: str, turns: int) -> None:
-    """Somebody has begun another one under the key of the deleted one."""
     with SQLStore(url) as store:
         sessions = SessionManager(store, DemoProvider([ANSWER] * 4))
         other = SessionManager(store, DemoProvider([[TextDelta("new"), Result(session_id="s-2")]] * 2))

@@ -14,7 +14,6 @@ TIMES = st.timedeltas(timedelta(0), timedelta(days=60 * 365)).map(NOW.__add__)
 
 @given(now=TIMES, seed=st.integers(0, 100))
 def test_a_new_conversation_is_named_by_its_millisecond_and_by_chance(now: datetime, seed: int) -> None:
-    """42 bits and 21: neighbours in time are neighbours in the table, and a database can hold the number."""
     made = new_id(now, random.Random(seed))
     assert made >> 21 == int(now.timestamp() * 1000)
     assert made % 2**21 == random.Random(seed).getrandbits(21)

@@ -67,7 +67,6 @@ def test_the_first_turns_of_a_manager_in_one_conversation_wait_for_each_other(st
 
 
 def test_the_first_turns_and_the_first_recover_of_a_manager_come_at_once(store: Any) -> None:
-    """A server that starts recovers, and is asked already."""
     told: Counter[object] = Counter()
     for start in range(STARTS):
         sessions = SessionManager(store, DemoProvider())

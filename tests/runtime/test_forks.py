@@ -288,7 +288,7 @@ def test_a_fork_while_a_thread_waits_for_a_conversation_leaves_no_gap_in_the_que
 
 
 def fork_from_a_loop(url: str, notes: str) -> dict[str, Any]:
-    """Turns run on the loop; the child has a loop of its own, and then none."""
+    """Turns run on the loop; the child runs another loop, and then none."""
     store = SQLStore(url)
     sessions = AsyncSessionManager(store, AsyncWatched(notes))
 

@@ -91,7 +91,7 @@ def store(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 
 def in_time(provider: Lingers, job: Callable[[], Any]) -> Any:
-    """What a job returns while the provider stays; it is released afterwards, in any case."""
+    """Return the result of a job while the provider lingers, and release the provider afterwards."""
     returned: list[Any] = []
     thread = threading.Thread(target=lambda: returned.append(job()), daemon=True)
     thread.start()

@@ -28,7 +28,7 @@ def store(sqlite_url: str) -> Iterator["Forgetful"]:
 
 @pytest.fixture
 def events(caplog: pytest.LogCaptureFixture) -> Any:
-    """What was logged since this was last asked: event, level and fields of each record."""
+    """Return the event, level and fields of each record since the last call."""
     caplog.set_level(logging.DEBUG, "fsm")
 
     def told() -> dict[str, tuple[str, dict[str, Any]]]:
@@ -62,7 +62,6 @@ def manager(store: SQLStore, *script: Any, **options: Any) -> SessionManager:
 
 
 def test_a_turn_is_logged_from_its_start_to_its_end(store: Forgetful, events: Any) -> None:
-    """Completed, or failed with the kind of the failure."""
     manager(store, [Result(session_id="s-1")]).send("k", "a secret")
     assert events() == {
         "turn.run_started": ("DEBUG", {"conversation": "k", "turn": 1, "state": "fresh"}),
@@ -97,7 +96,6 @@ def test_a_turn_is_logged_from_its_start_to_its_end(store: Forgetful, events: An
 
 
 def test_a_heal_is_logged_with_what_was_cleared(store: Forgetful, events: Any) -> None:
-    """Which ids are stale, and what the provider said of them."""
     dead = Result(subtype=EXPIRED, is_error=True, session_id="s-9", errors=("gone",), stop_reason="ended")
     sessions = manager(store, [Result(session_id="s-1")], dead)
     sessions.send("k", "hello")
@@ -120,7 +118,6 @@ def test_a_heal_is_logged_with_what_was_cleared(store: Forgetful, events: Any) -
 
 
 def test_a_reset_is_logged_with_its_reason(store: Forgetful, events: Any) -> None:
-    """And the session that it opened."""
     sessions = manager(store)
     sessions.send("k", "hello")
     events()
@@ -131,7 +128,6 @@ def test_a_reset_is_logged_with_its_reason(store: Forgetful, events: Any) -> Non
 
 
 def test_turns_that_nobody_runs_and_turns_that_somebody_runs_are_logged(store: Forgetful, events: Any) -> None:
-    """The first were ended, the second are not begun."""
     sessions = manager(store)
     hanging = sessions.stream("k", "hello")
     hanging.__enter__()
@@ -149,8 +145,6 @@ def test_turns_that_nobody_runs_and_turns_that_somebody_runs_are_logged(store: F
 def test_what_others_code_raises_is_logged_with_its_trace(
     store: Forgetful, events: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An observer, and a provider that is closed."""
-
     def observer(_: Any) -> None:
         raise ZeroDivisionError
 
@@ -186,7 +180,6 @@ def test_what_others_code_raises_is_logged_with_its_trace(
 
 
 def test_a_refused_commit_is_logged_and_a_conflict_is_not(store: Forgetful, events: Any) -> None:
-    """Somebody else being first is nothing to tell of."""
     sessions = manager(store)
     sessions.send("k", "hello")
     events()
@@ -202,7 +195,6 @@ def test_a_refused_commit_is_logged_and_a_conflict_is_not(store: Forgetful, even
 
 
 def test_steps_that_a_crashed_server_had_forgotten_are_logged(sqlite_url: str, events: Any) -> None:
-    """With the version that it had been left at."""
     with Forgetful(sqlite_url) as store:
         sessions = manager(store, [TextDelta("one"), Result(session_id="s-1")], [Result(session_id="s-1")])
         sessions.send("k", "hello")

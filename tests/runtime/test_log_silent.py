@@ -28,7 +28,7 @@ class Kept(logging.Handler):
 
 @pytest.fixture
 def heard() -> Iterator[list[logging.LogRecord]]:
-    """What an application with ``logging.basicConfig(level=logging.INFO)`` hears."""
+    """Return the log records of an application with ``logging.basicConfig``."""
     root, handler = logging.getLogger(), Kept()
     level = root.level
     root.addHandler(handler)

@@ -39,7 +39,7 @@ def manager(store: SQLStore, provider: str, **options: Any) -> AsyncSessionManag
 
 
 async def talk(sessions: AsyncSessionManager, loop: int, answered: list[str]) -> None:
-    """In a conversation of its own, and in one of all."""
+    """Talk in a conversation that only this task uses, and in a shared one."""
 
     async def send(key: str, text: str) -> None:
         await sessions.send(key, text)
@@ -74,7 +74,7 @@ def run_in_threads(jobs: list[Callable[[], object]]) -> list[str]:
 
 
 def summary(store: SQLStore, answered: list[str], raised: list[str]) -> dict[str, Any]:
-    """What is to be told of it all."""
+    """The report of the run."""
     check_database(store)
     said = [
         message.text

@@ -15,14 +15,12 @@ linux_only = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no
 
 
 def test_this_process_is_not_gone_and_no_two_names_are_equal() -> None:
-    """Two managers of one process are two owners."""
     assert not is_gone(name_owner())
     assert name_owner() != name_owner()
 
 
 @linux_only
 def test_a_process_that_ended_is_gone() -> None:
-    """By its own name."""
     named = subprocess.run(
         [sys.executable, "-c", "from fsm._runtime.owner import name_owner; print(name_owner())"],
         check=True,
@@ -34,7 +32,6 @@ def test_a_process_that_ended_is_gone() -> None:
 
 @linux_only
 def test_a_process_that_was_killed_and_not_buried_is_gone() -> None:
-    """A zombie runs no turn."""
     with subprocess.Popen(
         [sys.executable, "-c", "from fsm._runtime.owner import name_owner; print(name_owner(), flush=True); input()"],
         stdin=subprocess.PIPE,
@@ -50,7 +47,6 @@ def test_a_process_that_was_killed_and_not_buried_is_gone() -> None:
 
 @linux_only
 def test_a_process_may_have_any_name() -> None:
-    """Its own, as Linux tells it: brackets and bytes that are no text."""
     script = (
         "from fsm._runtime.owner import name_owner; open('/proc/self/comm', 'wb').write(bytes([255]) + b') Z 1 2'); "
         "print(name_owner(), flush=True); input()"
@@ -65,14 +61,12 @@ def test_a_process_may_have_any_name() -> None:
 
 
 def test_an_owner_is_named_by_what_linux_tells_of_when_it_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The 22nd field of its line, the 20th after its name."""
     monkeypatch.setattr(owner, "_stat", lambda pid: ["R", *map(str, range(1, 50))])
     assert name_owner().split("/")[2] == "19"
 
 
 @linux_only
 def test_a_number_that_was_given_to_another_process_is_gone() -> None:
-    """Each process started at its own time."""
     world, pid, started, chance = name_owner().split("/")
     assert is_gone(f"{world}/{pid}/{int(started) + 1}/{chance}")
 
@@ -108,8 +102,6 @@ def test_a_process_that_proc_hides_is_not_gone(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_without_proc_nothing_is_concluded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other systems than Linux."""
-
     class Nowhere(type(Path())):  # type: ignore[misc]
         def read_text(self, *_: Any, **__: Any) -> str:
             raise FileNotFoundError

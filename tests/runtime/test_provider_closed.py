@@ -128,7 +128,7 @@ REFUSED: dict[str, tuple[Callable[..., bool], bool]] = {
 
 
 def answers(clock: Clock, *, dies: bool) -> list[list[Any]]:
-    """What the provider says."""
+    """The text of the provider."""
     return [[DEAD, TextDelta("x")], answer(clock)] if dies else [answer(clock)]
 
 

@@ -1,4 +1,4 @@
-"""What an asynchronous manager reads does not wait for the threads in which a synchronous provider is read."""
+"""Reads of an asynchronous manager do not wait for the threads in which a synchronous provider is read."""
 
 import threading
 from collections.abc import Iterator

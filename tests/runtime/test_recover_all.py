@@ -86,14 +86,12 @@ def test_an_async_manager_ends_all_turns_whose_lease_is_over(store: Any, held: E
 
 
 def test_turns_whose_leases_end_at_the_same_moment_are_all_ended(store: Any, held: ExitStack) -> None:
-    """No page of them has a first or a last."""
     dead = begin(held, SessionManager(store, DemoProvider(), clock=at_noon, lease=1), "dead", DEAD + LIVE)
     later = SessionManager(store, DemoProvider(), clock=lambda: at_noon() + timedelta(seconds=1))
     assert {conversation.key for conversation in later.recover()} == dead
 
 
 def test_live_turns_are_left_alone_and_hide_no_dead_ones(store: Any, held: ExitStack) -> None:
-    """The leases of the live ones end first, or between those of the dead ones."""
     now = datetime.now(UTC)
 
     def manager(lease: float, since: float = 0) -> SessionManager:
@@ -112,7 +110,6 @@ def test_live_turns_are_left_alone_and_hide_no_dead_ones(store: Any, held: ExitS
 def test_turns_of_a_process_that_is_gone_are_ended_behind_many_live_ones(
     request: pytest.FixtureRequest, held: ExitStack, backend: str
 ) -> None:
-    """Their leases have an hour to go, and those of the live ones ten minutes."""
     url = request.getfixturevalue(f"{backend}_url")
     with SQLStore(url) as store:
         sessions = SessionManager(store, DemoProvider(), lease=600)
@@ -129,7 +126,6 @@ def test_turns_of_a_process_that_is_gone_are_ended_behind_many_live_ones(
 def test_turns_of_a_process_that_is_gone_are_ended_among_live_ones_with_the_same_lease(
     request: pytest.FixtureRequest, held: ExitStack, backend: str
 ) -> None:
-    """Nothing but their owners tells them apart."""
     url = request.getfixturevalue(f"{backend}_url")
     with SQLStore(url) as store:
         sessions = SessionManager(store, DemoProvider(), lease=600, clock=at_noon)

@@ -136,7 +136,6 @@ def test_what_was_said_after_a_long_text_is_told(store: Any) -> None:
 
 
 def test_a_text_that_is_cut_says_so(store: Any) -> None:
-    """A part that was passed off as the whole would be false."""
     request = after_texts(store, [LONG])
     (text,) = [message.text for message in request.history if message.role == "user"]
     assert text.startswith("yyy")
@@ -299,7 +298,6 @@ def test_a_new_session_is_told_less_four_times_at_most(store: Any) -> None:
 
 
 def test_the_next_turn_goes_on_from_where_the_last_one_gave_up(store: Any) -> None:
-    """Recovery can't fail without end."""
     provider = Small(FULL * 2)
     sessions = talked(store, provider)
     provider.holds = FULL // 60
@@ -340,7 +338,6 @@ def test_a_resumed_session_that_is_full_is_not_told_less(store: Any) -> None:
 
 
 def test_a_first_message_that_is_too_large_is_not_sent_twice(store: Any) -> None:
-    """There is no past to leave out."""
     provider = DemoProvider([TOO_LARGE, answer()])
     sessions = SessionManager(store, provider)
     assert sessions.send("k", "hello").status is TurnStatus.FAILED
