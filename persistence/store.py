@@ -1,10 +1,7 @@
 """The store: one step, one transaction, guarded by the version it was decided from.
 
-:class:`SQLStore` keeps conversations in SQLite or PostgreSQL. :meth:`SQLStore.commit` and
-:meth:`SQLStore.commit_many` are the only methods that write; they promise that a step is stored whole or not at all,
-and never over somebody else's (:class:`~fsm.errors.Conflict`).
-
-The database, and peewee with it, is loaded when a store is opened.
+:class:`SQLStore` keeps conversations in SQLite or PostgreSQL. Only :meth:`SQLStore.commit` and
+:meth:`SQLStore.commit_many` write. The database, and peewee with it, is loaded when a store is opened.
 """
 
 from __future__ import annotations
@@ -130,7 +127,7 @@ class SQLStore(BaseStore):
                 self._calls.open()
 
     def before_fork(self) -> None:
-        """Close what a child must not inherit."""
+        """Close the connections that a child must not inherit."""
         self.dialect.before_fork()
 
     def renew(self) -> None:
@@ -142,10 +139,9 @@ class SQLStore(BaseStore):
 
     @property
     def epoch(self) -> int:
-        """A number that changes whenever the database may have forgotten commits that it was not told to sync.
+        """The number of connections to a server that were found lost; see :attr:`fsm.BaseStore.epoch`. SQLite: 0.
 
-        A server that crashes forgets them, and its connections are lost then. So this counts the connections to a
-        server that were found lost. Behind a pooler, which keeps connections itself, not all are. SQLite: always 0.
+        A server that crashes loses its connections. Behind a pooler, not all of these losses are found.
         """
         return self.dialect.epoch
 
@@ -153,12 +149,10 @@ class SQLStore(BaseStore):
         return f"<SQLStore {self.dialect.shown}>"
 
     def _told(self, error: Exception, key: str | None = None) -> FSMError:
-        """Return whatever the database raised as an error of this library."""
+        """Return an exception of the database as an error of this library."""
         from persistence.error_messages import as_library_error
 
         return as_library_error(error, key, self.dialect)
-
-    # Writing
 
     def commit(self, step: Step) -> None:
         """Write one step in one transaction.
@@ -182,13 +176,10 @@ class SQLStore(BaseStore):
         raise told  # here, where no exception is handled: it must not bring along another one's text
 
     def commit_many(self, steps: Sequence[Step]) -> list[Exception | None]:
-        """Write steps of different conversations, each whole or not at all, in as few transactions as possible.
-
-        Args:
-            steps: what was decided; each has its own guard, and none can make another fail.
+        """Write steps of different conversations in as few transactions as possible.
 
         Returns:
-            For each step what :meth:`commit` would have raised, or None if it is stored.
+            For each step the exception that :meth:`commit` would have raised, or None if it is stored.
         """
         with GATE.inside(), self._calls.inside():
             self.check_open()
@@ -203,8 +194,6 @@ class SQLStore(BaseStore):
         """
         return self.transactions.group is not None and type(self).commit is SQLStore.commit
 
-    # Reading
-
     def load(self, key: str) -> Conversation | None:
         """Return the conversation of this key, or None."""
         found = self._read(Conversation, "load", {"key": key}, key)
@@ -212,23 +201,23 @@ class SQLStore(BaseStore):
 
     def dead(self, conversation: Conversation, session_ids: Collection[str]) -> frozenset[str]:
         """Return those of these provider session ids that were reported dead in the conversation."""
-        found: set[str] = set()
-        for first, second in zip_longest(*[iter(session_ids)] * 2):
-            values = {"conversation": conversation.id, "first": first, "second": second}
-            found.update(row[0] for row in self._select("dead", values, conversation.key))
-        return frozenset(found)
+        pairs = zip_longest(*[iter(session_ids)] * 2)
+        asked = [{"conversation": conversation.id, "first": first, "second": second} for first, second in pairs]
+        return frozenset(row[0] for values in asked for row in self._select("dead", values, conversation.key))
 
     def context(
         self, conversation: Conversation, *, first_session: int, last_session: int, limit: int | None
     ) -> list[Message]:
         """Return the newest ``limit`` messages of succeeded turns of these sessions, oldest first."""
-        return self._of_sessions("context", conversation, first_session, last_session, limit)
+        sessions = {"first_session": first_session, "last_session": last_session}
+        return self._newest(Message, "context", conversation, limit, **sessions)
 
     def unheard(
         self, conversation: Conversation, *, first_session: int, last_session: int, limit: int | None
     ) -> list[Message]:
         """Return the newest ``limit`` user messages with tool results of turns that did not succeed, oldest first."""
-        return self._of_sessions("unheard", conversation, first_session, last_session, limit)
+        sessions = {"first_session": first_session, "last_session": last_session}
+        return self._newest(Message, "unheard", conversation, limit, **sessions)
 
     def turn_messages(self, conversation: Conversation, turn: Turn) -> list[Message]:
         """Return all messages of one turn, oldest first."""
@@ -245,23 +234,23 @@ class SQLStore(BaseStore):
         self, conversation: Conversation, *, limit: int | None = None, before: int | None = None
     ) -> list[Message]:
         """Return the newest ``limit`` messages before number ``before``, oldest first."""
-        return self._page(Message, "messages", conversation, limit, before)
+        return self._newest(Message, "messages", conversation, limit, before=bound("before", before))
 
     def turns(self, conversation: Conversation, *, limit: int | None = None, before: int | None = None) -> list[Turn]:
         """Return the newest ``limit`` turns before number ``before``, oldest first."""
-        return self._page(Turn, "turns", conversation, limit, before)
+        return self._newest(Turn, "turns", conversation, limit, before=bound("before", before))
 
     def sessions(
         self, conversation: Conversation, *, limit: int | None = None, before: int | None = None
     ) -> list[Session]:
         """Return the newest ``limit`` sessions before number ``before``, oldest first."""
-        return self._page(Session, "sessions", conversation, limit, before)
+        return self._newest(Session, "sessions", conversation, limit, before=bound("before", before))
 
     def transitions(
         self, conversation: Conversation, *, limit: int | None = None, before: int | None = None
     ) -> list[Transition]:
         """Return the newest ``limit`` transitions before number ``before``, oldest first."""
-        return self._page(Transition, "transitions", conversation, limit, before)
+        return self._newest(Transition, "transitions", conversation, limit, before=bound("before", before))
 
     def conversations(self, *, limit: int | None = None, after: str | None = None) -> list[Conversation]:
         """Return the first ``limit`` conversations in the order of their keys, from the one after key ``after`` on."""
@@ -278,13 +267,8 @@ class SQLStore(BaseStore):
     ) -> list[Conversation]:
         """Return conversations with a running turn whose lease is over at ``until`` (None: any), oldest lease first.
 
-        Args:
-            until: the time, or None for all that run.
-            limit: the most conversations.
-            after: the last one of the page before, or None for the first page.
-
         Raises:
-            InvalidInput: no turn runs in the snapshot ``after``.
+            InvalidInput: no turn runs in ``after``, the last snapshot of the page before.
         """
         after_until, after_id = (-EVERYTHING, -EVERYTHING) if after is None else lease_of(after)
         values = {
@@ -295,25 +279,11 @@ class SQLStore(BaseStore):
         }
         return self._read(Conversation, "running", values)
 
-    def _of_sessions(
-        self, query: str, conversation: Conversation, first_session: int, last_session: int, limit: int | None
-    ) -> list[Message]:
-        values = {
-            "conversation": conversation.id,
-            "first_session": first_session,
-            "last_session": last_session,
-            "limit": bound("limit", limit),
-        }
-        return self._read(Message, query, values, conversation.key)[::-1]
-
-    def _page(
-        self, record: type[R], query: str, conversation: Conversation, limit: int | None, before: int | None
+    def _newest(
+        self, record: type[R], query: str, conversation: Conversation, limit: int | None, **values: int
     ) -> list[R]:
-        values = {
-            "conversation": conversation.id,
-            "limit": bound("limit", limit),
-            "before": bound("before", before),
-        }
+        """Return the records that a query finds, which has the newest first, oldest first."""
+        values = {"conversation": conversation.id, "limit": bound("limit", limit), **values}
         return self._read(record, query, values, conversation.key)[::-1]
 
     def _read(self, record: type[R], query: str, values: Mapping[str, Any], key: str | None = None) -> list[R]:

@@ -360,16 +360,16 @@ def test_a_worker_that_comes_back_late_does_not_ask_a_session_that_died_meanwhil
 def test_recover_ends_turns_whose_lease_is_over_and_no_others(store: SQLStore) -> None:
     """Safe at any time (G9)."""
     clock = Clock()
-    dead, alive, janitor = (manager(store, ANSWER, ANSWER, lease=60, clock=clock) for _ in range(3))
+    dead, alive, other = (manager(store, ANSWER, ANSWER, lease=60, clock=clock) for _ in range(3))
     kept = [dead.stream("dead", "hello"), alive.stream("alive", "hello")]
     kept[0].__enter__()
     clock.advance(30)
     kept[1].__enter__()
     clock.advance(31)
-    assert [conversation.key for conversation in janitor.recover()] == ["dead"]
-    assert janitor.recover() == []
-    assert janitor.conversations.turns("dead")[0].status is TurnStatus.INTERRUPTED
-    assert janitor.conversations.get("alive").running is not None
+    assert [conversation.key for conversation in other.recover()] == ["dead"]
+    assert other.recover() == []
+    assert other.conversations.turns("dead")[0].status is TurnStatus.INTERRUPTED
+    assert other.conversations.get("alive").running is not None
     for stream in kept:
         stream.__exit__(None, None, None)
 

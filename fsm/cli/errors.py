@@ -13,7 +13,6 @@ from typing import Any
 
 import click
 
-from fsm._runtime.log import LOGGER
 from fsm.cli.rendering import one_line
 from fsm.errors import (
     Conflict,
@@ -26,6 +25,8 @@ from fsm.errors import (
 )
 
 __all__ = ["EXIT_CODES", "TURN_FAILED", "Application", "Failure", "exit_code", "report"]
+
+LOGGER = logging.getLogger("fsm")
 
 TURN_FAILED, USAGE, NOT_FOUND, BUSY, STORE, PROVIDER = range(1, 7)
 INTERRUPTED, UNREAD = 130, 141

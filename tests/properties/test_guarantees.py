@@ -63,8 +63,8 @@ def test_g2_a_dead_session_id_is_never_sent_and_never_adopted_again(store: Refus
     world = World(store)
     for conversation in after_each_step(world, script):
         assert conversation.session_id not in world.dead
-        buried = store.dead(conversation, s.IDS[:2]) | store.dead(conversation, s.IDS[2:])
-        assert buried == world.dead
+        marked = store.dead(conversation, s.IDS[:2]) | store.dead(conversation, s.IDS[2:])
+        assert marked == world.dead
     for asked in world.asked:
         assert asked.request.session_id not in asked.dead_before
 

@@ -31,7 +31,7 @@ def test_a_process_that_ended_is_gone() -> None:
 
 
 @linux_only
-def test_a_process_that_was_killed_and_not_buried_is_gone() -> None:
+def test_a_process_that_was_killed_and_not_reaped_is_gone() -> None:
     with subprocess.Popen(
         [sys.executable, "-c", "from fsm._runtime.owner import name_owner; print(name_owner(), flush=True); input()"],
         stdin=subprocess.PIPE,

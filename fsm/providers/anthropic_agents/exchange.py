@@ -19,11 +19,11 @@ over. It promises that
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from fsm._runtime.log import LOGGER
 from fsm.events import Event, Result
 from fsm.provider import Request
 from fsm.providers._anthropic.errors import Failed
@@ -35,6 +35,8 @@ from fsm.providers.anthropic_agents.reading import of
 from fsm.providers.anthropic_agents.sending import AT_WORK, LOOKS, ROUNDS, Sending
 
 __all__ = ["ENDED", "ROUNDS", "Exchange", "Todo"]
+
+LOGGER = logging.getLogger("fsm")
 
 RECONNECTS = 10
 """How often in a row a stream is opened again without a single new event."""

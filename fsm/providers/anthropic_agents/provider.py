@@ -10,6 +10,7 @@ provider is constructed, not with this module.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
@@ -19,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from fsm._runtime.log import LOGGER
 from fsm.content import Block
 from fsm.errors import InvalidInput, ProviderError
 from fsm.events import Event
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     import anthropic
 
 __all__ = ["AnthropicAgents"]
+
+LOGGER = logging.getLogger("fsm")
 
 STOPPING = 5.0
 """How long stopping an agent and letting go of its connection may take, in seconds."""

@@ -20,7 +20,7 @@ from uuid import uuid4
 
 import attrs
 
-from fsm._core.table import Trigger
+from fsm import Trigger
 from fsm.content import Block, text_block
 from fsm.context import as_preamble
 from fsm.errors import ProviderError

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import Any
 
-from fsm._runtime.log import LOGGER
 from fsm.provider import Request
 
 __all__ = ["INCOMPLETE", "Notices"]
+
+LOGGER = logging.getLogger("fsm")
 
 _AGENTS = frozenset({"local_agent", "local_workflow"})
 """Background tasks whose end the CLI waits for, and answers with one more turn of its own."""

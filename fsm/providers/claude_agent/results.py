@@ -14,7 +14,7 @@ from typing import Any
 
 import attrs
 
-from fsm._core.table import Trigger
+from fsm import Trigger
 from fsm.events import EXPIRED, INTERRUPTED, NAME_LENGTH, Result
 
 __all__ = ["FULL", "GONE", "REASONS", "REFUSED", "Meaning", "judge"]

@@ -114,7 +114,7 @@ asked:
   fi;
   if
   :: atomic { !calm -> rest(); goto end_idle } /* it dies with the result in its hands */
-  :: atomic { running != me -> /* late: only ids that nobody holds are buried (G10) */
+  :: atomic { running != me -> /* late: only ids that are not held are marked (G10) */
        if
        :: outcome == EXPIRED ->
           if :: resumed != 0 && resumed != held -> dead[resumed] = true :: else fi;
