@@ -1,4 +1,4 @@
-"""The AIs that come with the library, each in a module of its own.
+"""The AIs that come with the library, each in its own module.
 
 A provider imports its SDK when it is constructed, so importing this package stays cheap. Those that need an event loop
 of their own are imported when they are asked for.

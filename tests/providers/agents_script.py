@@ -1,5 +1,5 @@
-"""What a Managed Agents session says, for tests to script: events built from the SDK's own types, so that a wrong shape
-fails here, and what happens to the connection between them."""
+"""Scripts of a Managed Agents session: events, and faults of the connection between them. The events are built from the
+SDK's types, so that a wrong shape fails here."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TEXT_USAGE = {
 
 
 class Act(Enum):
-    """What happens between two events."""
+    """A fault of the connection between two events."""
 
     CUT = "the open streams break"
     END = "the open streams end"

@@ -1,6 +1,6 @@
 """The sessions of the Managed Agents API on loopback: it keeps them as the API does, and plays the turns of a script.
 
-What it sends is built from the SDK's own types, so a wrong shape fails here; what it receives is checked the same way.
+Its answers are built from the SDK's types, so a wrong shape fails here. Requests are checked the same way.
 A turn is a sequence of steps; see :mod:`tests.providers.agents_script`. Without a script the agent says what it heard.
 """
 
@@ -42,7 +42,7 @@ OPERATIONS = {
     ("GET", True, "events"): "list",
     ("GET", True, "events/stream"): "stream",
 }
-"""What is asked for by a method, with or without the id of a session, and what follows it."""
+"""The operation of each method and path, with or without the id of a session."""
 
 
 @frozen
@@ -53,7 +53,7 @@ class Refusal:
         status: the HTTP status; None: the connection breaks.
         kind: the API's type of error; None: a gateway's error page.
         told: its message.
-        done: whether what was asked for is done all the same.
+        done: whether the operation is done although it fails.
         code: the API's code for it.
         hangs: whether there is no answer until the client goes away.
         body: the whole answer, whatever it is; with status 200 it stands for the answer of a gateway.
@@ -160,7 +160,7 @@ class AgentsServer(ThreadingHTTPServer):
         self._refusals[operation].extend(refusals)
 
     def asked(self, operation: str) -> list[dict[str, Any]]:
-        """What was asked for by one operation."""
+        """Return the requests of one operation."""
         return [asked for name, asked in self.received if name == operation]
 
     def wait_for(self, operation: str, count: int = 1) -> bool:
@@ -398,7 +398,7 @@ def _is_preview(entry: dict[str, Any]) -> bool:
 
 
 def _echo(events: list[dict[str, Any]]) -> tuple[Step, ...]:
-    """What the agent says when nothing is scripted: the last line that it heard."""
+    """Return the agent's answer without a script: the last line of the message."""
     texts = [block["text"] for sent in events for block in sent.get("content", ()) if block["type"] == "text"]
     return turn(said(f"You said: {texts[-1] if texts else '…'}"))
 

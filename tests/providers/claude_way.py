@@ -1,4 +1,4 @@
-"""How the tests talk with Claude: the real CLI that the SDK bundles, offline, with a home directory of its own.
+"""The way in which tests talk with Claude: the real CLI that the SDK bundles, offline, with an empty home directory.
 
 It asks a Messages API on loopback. Each way to ask is a manager: synchronous, or asynchronous on both event loops.
 """
@@ -53,7 +53,7 @@ def environment(home: Path, server: MessagesServer) -> dict[str, str]:
 
 
 def heard(request: dict[str, Any]) -> list[str]:
-    """What the model is told in a request: each text with its role, without what the CLI adds for itself."""
+    """Return the texts of a request to the model, each with its role, without the additions of the CLI."""
     told = []
     for sent in request["messages"]:
         content = sent["content"]

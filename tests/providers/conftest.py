@@ -33,7 +33,7 @@ def agent(request: pytest.FixtureRequest, agents: AgentsServer) -> Way:
 
 @pytest.fixture
 def claude(tmp_path: Path) -> Iterator[Claude]:
-    """The real CLI, offline, with a home directory of its own; nothing of it is left afterwards."""
+    """The real CLI, offline, with an empty home directory, which is removed afterwards."""
     sdk = require_sdk()
     before = set(threading.enumerate())
     with MessagesServer() as server:

@@ -1,8 +1,8 @@
 """A Messages API on loopback: what a test scripts it answers, what it receives it checks as the API does and keeps.
 
 Each request takes the next scripted answer: a :func:`message`, an :func:`error`, or raw events. A request whose
-structure the API would refuse gets 400 ``invalid_request_error`` instead, and the script is left as it was. What is not
-scripted may be answered by a function (:attr:`MessagesServer.otherwise`).
+structure the API would refuse gets 400 ``invalid_request_error`` instead, and the script is left as it was. Without a
+script, a function may answer (:attr:`MessagesServer.otherwise`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ USAGE = {"input_tokens": 10, "output_tokens": 5}
 
 @frozen
 class Answer:
-    """What the server does with a request."""
+    """The server's answer to a request."""
 
     status: int = 200
     body: Any = None

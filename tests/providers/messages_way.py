@@ -36,7 +36,7 @@ def asked(content: Any = "again", *history: Message, session: str | None = "msg_
 
 @frozen
 class Asking:
-    """One way to ask; each call has a client of its own, whose connections are closed in the end."""
+    """One way to ask; each call has a new client, whose connections are closed in the end."""
 
     name: str
     server: MessagesServer

@@ -1,4 +1,4 @@
-"""What may be called dead, line by line as the reference has it, and what may not: everything else."""
+"""The evidence that a session is dead, line by line as in the reference; everything else is not evidence."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MORE: dict[str, dict[str, Any]] = {
     "mcp_authentication_failed_error": {"mcp_server_name": "s"},
     "credential_host_unreachable_error": {"credential_id": "c", "vault_id": "v"},
 }
-"""What the errors of some types have besides."""
+"""More fields of the errors of some types."""
 
 
 @pytest.fixture(params=["sync", "asyncio"])

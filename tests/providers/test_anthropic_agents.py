@@ -277,7 +277,7 @@ def test_a_turn_ends_with_the_calls_that_the_agent_waits_for(agent: Way) -> None
 
 
 def answered(way: Way, *blocks: dict[str, Any]) -> list[dict[str, Any]]:
-    """What these blocks are sent as to the session that waits."""
+    """Return the events that these blocks become for a session that waits."""
     result = way.result(request(list(blocks), session="sesn_1"))
     assert result.trigger is Trigger.SUCCEEDED, result
     sent: list[dict[str, Any]] = way.server.asked("send")[-1]["events"]

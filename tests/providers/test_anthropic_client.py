@@ -147,7 +147,7 @@ def test_a_client_with_a_transport_of_the_callers_is_refused_in_a_second_loop(se
 
 
 def _in_child(work: Callable[[], object]) -> str:
-    """What a forked child says about the work."""
+    """Return the report of a forked child."""
     out, into = os.pipe()
     child = os.fork()
     if child == 0:

@@ -633,7 +633,7 @@ class Closing(AnthropicMessages):
 
 
 class Talkative(queue.SimpleQueue[Answer]):
-    """An answer to each request, under an id of its own."""
+    """Return an answer to each request, each with a new id."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -52,7 +52,7 @@ def request(content: Any = "hello", session: str | None = None, turn: int = 1) -
 
 
 def test_the_how_to_runs_as_its_page_shows(claude: Claude) -> None:
-    """In a process of its own, as its reader runs it."""
+    """It runs in another process, as its reader runs it."""
     script = DOCS / "examples/claude/use_claude_agent.py"
     page = (DOCS / "how-to/use-the-claude-agent-sdk.md").read_text(encoding="utf-8")
     claude.server.will(

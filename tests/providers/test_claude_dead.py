@@ -36,7 +36,7 @@ def judged(report: dict[str, Any], session: str | None) -> Result:
 
 
 def called(result: Result, named: str) -> str:
-    """What the page calls such a result."""
+    """The name of such a result on the page."""
     if result.trigger is Trigger.EXPIRED:
         return "**dead**"
     if result.session_id is None:

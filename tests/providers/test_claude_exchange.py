@@ -194,7 +194,7 @@ def test_text_that_was_streamed_is_not_told_again_by_the_whole_message(sdk: Modu
 
 
 def test_two_messages_of_one_turn_do_not_run_together(sdk: ModuleType) -> None:
-    """Not even if the first was broken off and said anew."""
+    """The first was broken off and said again."""
     messages = (begin(sdk, "m1"), delta(sdk, "Hel"), begin(sdk, "m2"), delta(sdk, "Hel"), delta(sdk, "lo."))
     said = heard(exchange(), *messages, whole(sdk, "m3", sdk.TextBlock("Bye.")))
     assert [text.text for text in said if isinstance(text, TextDelta)] == ["Hel", "\n\nHel", "lo.", "\n\nBye."]

@@ -1,4 +1,4 @@
-"""What the Claude CLI says beside its results: stops by hooks, lost writes, background tasks, other sessions."""
+"""Messages of the Claude CLI other than results: stops by hooks, lost writes, background tasks, other sessions."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def faked(folder: Path, *steps: Any, timeout: float = 20.0, **options: Any) -> C
 
 
 def asked(agent: ClaudeAgent, **more: Any) -> tuple[str, Result]:
-    """What it says, and its result."""
+    """Return its text and its result."""
     *events, result = agent.stream(request(**more))
     assert isinstance(result, Result)
     return text_of(events), result

@@ -120,7 +120,7 @@ def test_one_provider_serves_two_loops_in_two_threads_at_once(server: MessagesSe
 
 
 def _in_child(work: Callable[[], object]) -> str:
-    """What a forked child says about the work."""
+    """Return the report of a forked child."""
     out, into = os.pipe()
     child = os.fork()
     if child == 0:

@@ -1,4 +1,4 @@
-"""What became of a tool is told truly (G23): a stored result is told, a call without one "may have run"."""
+"""The outcome of a tool call is told truly (G23): a stored result is told, a call without one "may have run"."""
 
 import json
 from collections.abc import Iterator

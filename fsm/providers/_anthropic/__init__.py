@@ -1,1 +1,1 @@
-"""What the providers that use the Anthropic SDK share."""
+"""The code that the providers on the Anthropic SDK share."""

@@ -1,7 +1,7 @@
 """Content that an API takes, and a clear word about content that it does not: pure, no I/O.
 
 A provider lists the kinds of block that it takes as plain data (:class:`Kind`) and calls :func:`check_blocks` from its
-``check_content``, so that a message the API would refuse is refused before the turn begins. An error names the
+``check_content``. So a message that the API would refuse is refused before the turn begins. An error names the
 block's position, what is wrong with it, and what to do.
 """
 

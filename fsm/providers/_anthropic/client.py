@@ -1,9 +1,9 @@
 """Clients of the Anthropic SDK: checked when a provider is constructed, and one for each process and event loop.
 
 The connections that a client keeps alive belong to the process that opened them, and those of an asynchronous client
-to its event loop as well. :class:`Clients` hands out a client that the caller may use here and now. Who may touch
-what: any thread may ask for a client; an asynchronous one is used only in the loop that asked for it; a forked child
-never touches what it inherited.
+to its event loop as well. :class:`Clients` hands out a client that the caller may use here and now. Any thread may ask
+for a client. An asynchronous one is used only in the loop that asked for it, and a forked child never uses an inherited
+one.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ def _is_replaceable(client: Any) -> bool:
 
 
 def _replaced(client: Any, name: str, why: str, key: str) -> Any:
-    """A client set up like this one, with connections of its own.
+    """Return a client with the same settings and new connections.
 
     Raises:
         ProviderError: it has a transport of the caller's, which nobody else can set up again.

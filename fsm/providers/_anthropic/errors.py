@@ -1,7 +1,7 @@
-"""What an error of the Anthropic SDK says, without a word on what it means for a session.
+"""The errors of the Anthropic SDK, without their meaning for a session.
 
-That is for each provider to decide: :class:`Failed` tells what kind of failure it was, the status that stands for it,
-also where the API reports it in the middle of a stream, and the API's own words; never a gateway's error page.
+Each provider decides what an error means for its session. :class:`Failed` holds the kind of the failure, its HTTP
+status and the API's own words, also for errors in the middle of a stream. It never holds a gateway's error page.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Failed:
 
     @classmethod
     def of(cls, error: Exception) -> Failed:
-        """What an exception says that the SDK raised; one that nobody foresaw is an answer that can't be read."""
+        """Return an exception of the SDK as a failure; an unknown one counts as an answer that can't be read."""
         import anthropic
         import httpx2
 

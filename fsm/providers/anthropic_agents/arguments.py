@@ -1,4 +1,4 @@
-"""What a provider of Managed Agents is constructed with, checked before any conversation needs it."""
+"""The arguments of a provider of Managed Agents, checked when it is constructed."""
 
 from __future__ import annotations
 

@@ -1,11 +1,12 @@
-"""What the user says as events that a Managed Agents session takes: pure, no I/O.
+"""The user's message as events for a Managed Agents session, without I/O.
 
-A message is one ``user.message``. Blocks that answer a tool call become events of their own, before it: a
-``tool_result`` is a ``user.custom_tool_result`` for a tool of the caller's, a ``user.tool_result`` for one of the
-agent's own that the caller runs, and a ``tool_confirmation`` allows or denies a call that asks for it. An answer to a
-call that nobody waits for is told as text. A call that is left open would keep the session from hearing any new
-message. So open calls are answered too: by the result that is stored, even if the turn that brought it failed (G23),
-else by an error that says what is known, or they are denied.
+A message is one ``user.message``. Blocks that answer a tool call become separate events before it.
+A ``tool_result`` is a ``user.custom_tool_result`` for a tool of the caller, and a ``user.tool_result`` for a tool of
+the agent that the caller runs. A ``tool_confirmation`` allows or denies a call that asks for it. An answer to a call
+that is not open becomes text.
+
+While a call is open, the session does not take a new message. So open calls are answered too. The answer is the stored
+result, also if the turn that brought it failed (G23). Without one it is an error, or the call is denied.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class Call:
 
     @property
     def needs(self) -> str:
-        """What answers it: a ``confirmation`` or a ``result``."""
+        """The kind of its answer: a ``confirmation`` or a ``result``."""
         return "confirmation" if self.asks or self.kind == "agent.mcp_tool_use" else "result"
 
 
@@ -86,7 +87,7 @@ def check_content(content: Iterable[Block]) -> None:
 
 
 def metadata(request: Request, more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What a session is labelled with: the conversation, the number of the session in it, and what else is given."""
+    """Return the metadata of a session: the conversation, the number of the session in it, and the given metadata."""
     own = (request.key, str(request.session_number))
     return {**(more or {}), **{name: value[:LABEL_LENGTH] for name, value in zip(LABELS, own, strict=True)}}
 

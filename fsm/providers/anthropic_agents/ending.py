@@ -1,4 +1,4 @@
-"""How a turn with a Managed Agents session is asked about, and how it ends: pure, no I/O."""
+"""The next action of a turn with a Managed Agents session, and its end, without I/O."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Ending", "Todo", "Unreadable", "events_of", "may_pass"]
 
 
 class Todo(Enum):
-    """What to do next: a call of the API, or one of ``OPEN``, ``READ`` and ``WAIT``."""
+    """The next action: a call of the API, or one of ``OPEN``, ``READ`` and ``WAIT``."""
 
     CREATE = "create a session"
     OPEN = "open the stream, after closing the one that is open"
@@ -32,11 +32,11 @@ class Todo(Enum):
 
 
 class Unreadable(ValueError):
-    """The service has answered something that can't be what it means."""
+    """An answer of the service that can't be read."""
 
 
 class Ending:
-    """What every part of a turn needs: what to do next, the session, and the ways to end.
+    """The state that every part of a turn needs: the next action, the session, and the ways to end.
 
     Attributes:
         result: the result, once the turn is over; None before.
@@ -58,13 +58,13 @@ class Ending:
         self._lives: Callable[[Any], None] = self._is_unexpected  # what to do if the session lives
 
     def _wait(self, after: Todo, number: int) -> None:
-        """Wait, the longer the higher the number of the attempt, and then do this."""
+        """Wait, longer with each attempt, and then do this."""
         self._attempt = number
         self._after = after
         self.todo = Todo.WAIT
 
     def _ask(self, lives: Callable[[Any], None]) -> None:
-        """Look at the session itself; if it lives, go on with this."""
+        """Retrieve the session; if it lives, go on with this."""
         self._lives = lives
         self.todo = Todo.ASK
 
@@ -78,7 +78,7 @@ class Ending:
         raise Unreadable(f"an answer that nobody asked for ({type(session).__name__})")
 
     def _die(self, why: str, cause: Failed | None) -> None:
-        """Tell that the session is dead, and of what; one that has not heard the message yet is no loss."""
+        """End the turn with a dead session; before it got the message, only with an error."""
         if self._request.session_id is None and not self._is_sent:
             self._end(cause or Failed("error_api", why))
             return
@@ -105,7 +105,7 @@ class Ending:
         )
 
     def _told(self, *more: str) -> tuple[str, ...]:
-        """What the session told of errors, and what else there is to tell, each once."""
+        """Return the errors of the session and these texts, each once."""
         return tuple(dict.fromkeys((*self._hearing.told, *more)))
 
 

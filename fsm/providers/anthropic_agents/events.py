@@ -1,14 +1,14 @@
-"""What the events of a Managed Agents session mean within one turn: pure, no I/O.
+"""The meaning of the events of a Managed Agents session within one turn, without I/O.
 
-:class:`Hearing` takes the SDK's events, streamed or listed, and returns ours; it knows when the turn is over and how.
-It promises that
+:class:`Hearing` takes the SDK's events, streamed or listed, and returns the events of this library. It knows when and
+how the turn ended.
 
-* an event counts once, however often it comes: streamed, listed after a broken stream, and streamed again;
-* a preview of a message and the message itself give its text once;
-* what an earlier turn left behind is not heard.
+* An event counts once, even if it comes several times: streamed, listed after a broken stream, and streamed again.
+* A preview of a message and the message itself give its text once.
+* Events of earlier turns are ignored.
 
-Thinking has no event of ours; the API says only that it happens. Threads of other agents, workflow runs, outcomes and
-status changes are the session's own business, and end no turn.
+Thinking has no event here; the API says only that it happens. Threads of other agents, workflow runs, outcomes and
+status changes do not end a turn.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from fsm.providers.anthropic_agents.reading import (
 __all__ = ["OVER_BUDGET", "Hearing"]
 
 PARAGRAPH = "\n\n"
-"""What stands between two messages of the agent in one turn."""
+"""The text between two messages of the agent in one turn."""
 
 _RESULTS = {
     "agent.tool_result": "tool_use_id",
@@ -45,12 +45,13 @@ _RESULTS = {
     "user.tool_result": "tool_use_id",
     "user.custom_tool_result": "custom_tool_use_id",
 }
-"""Where each kind of result names its call. The user's are told too, unless this turn sent them: a worker did."""
+"""The field in which each kind of result names its call. Results of the user are handed out too, unless this turn sent
+them: another worker did."""
 OVER_BUDGET = "error_max_budget_usd"
 
 
 class Hearing:
-    """What a session has said since the message was sent.
+    """The events of a session since the message was sent.
 
     Attributes:
         ending: once the turn is over, how: arguments of :class:`~fsm.events.Result`; None before.
@@ -124,7 +125,7 @@ class Hearing:
         return []
 
     def _learn(self, event: Any) -> None:
-        """What is not for the caller to hear; every type that is not named here says nothing about the turn."""
+        """Take an event that the caller does not get. Types that are not named here do not matter to the turn."""
         match event.type:
             case "span.model_request_end":
                 self._count(of(event, "model_usage"))

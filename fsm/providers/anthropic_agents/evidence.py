@@ -1,4 +1,4 @@
-"""What may be called dead, of a Managed Agents session: pure, no I/O.
+"""The evidence that a Managed Agents session is dead, without I/O.
 
 A session is dead only if the service says so of that session (G22):
 
@@ -7,7 +7,7 @@ A session is dead only if the service says so of that session (G22):
 * its events say that it was terminated or deleted;
 * its events report a terminal error of the session's own, and it does not go back to waiting for a message.
 
-Everything else is an error of the turn. What a line of the reference says is decided here and nowhere else.
+Everything else is an error of the turn. Each line of the reference is decided here.
 """
 
 from __future__ import annotations

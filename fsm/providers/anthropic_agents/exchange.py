@@ -1,20 +1,19 @@
-"""One turn with a Managed Agents session, without I/O: what to ask next, and one result in the end.
+"""One turn with a Managed Agents session, without I/O: the next action, and one result in the end.
 
-:class:`Exchange` is what the synchronous and the asynchronous provider share. It says what to do next
-(:attr:`Exchange.todo`, with :attr:`Exchange.arguments`), is told how that went, and holds the result once the turn is
-over. It promises that
+:class:`Exchange` is shared by the synchronous and the asynchronous provider. It names the next action
+(:attr:`Exchange.todo`, with :attr:`Exchange.arguments`), takes its outcome, and holds the result once the turn is over.
 
-* the stream is open before the message is sent, so that no event is missed; a stream that breaks is opened again, and
-  what was said in between is listed; if it can't be opened, the events are listed until the turn is over;
-* a message is sent to a session that waits for one: what an earlier turn left running is stopped first, and none of
-  its events is heard;
-* a message is sent once: when nobody knows whether it arrived, the session's events are looked at several times;
-* an agent that may still be at work when the turn is given up is to be stopped;
-* a session is called dead only by evidence about it (:mod:`fsm.providers.anthropic_agents.evidence`). Where an error
-  may mean
-  that, the session itself is looked at;
-* a session is named only once its first message has arrived: before, it knows nothing of the conversation;
-* an answer that can't be read ends the turn as ``error_response`` at most, with what was said before.
+
+* The stream is open before the message is sent, so that no event is missed. A stream that breaks is opened again, and
+  the events in between are listed. If it can't be opened, the events are listed until the turn is over.
+* A message is sent to a session that waits for one. An earlier turn that still runs there is stopped first, and its
+  events are ignored.
+* A message is sent once. If it is not known whether it arrived, the session's events are listed several times.
+* An agent that may still be at work when the turn is given up is stopped.
+* A session is called dead only by evidence about it (:mod:`fsm.providers.anthropic_agents.evidence`). If an error may
+  mean that, the session itself is retrieved.
+* A session is named only once its first message has arrived: before, it knows nothing of the conversation.
+* An answer that can't be read ends the turn as ``error_response``, with the text before it.
 """
 
 from __future__ import annotations
@@ -39,22 +38,22 @@ __all__ = ["ENDED", "ROUNDS", "Exchange", "Todo"]
 LOGGER = logging.getLogger("fsm")
 
 RECONNECTS = 10
-"""How often in a row a stream is opened again without a single new event."""
+"""The most attempts in a row to open a stream, without a new event in between."""
 
 POLLS = 100
-"""How often in a row the events are listed, once the stream can't be had, without a single new event."""
+"""The most lists of events in a row without a new event, once the stream can't be opened."""
 
 DELAYS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
-"""How long to wait before each attempt, in seconds; the last holds for all after it."""
+"""The seconds to wait before each attempt; the last holds for all after it."""
 
 LOOKED_BACK = 100
-"""How many events before the message are looked at."""
+"""The number of events before the message that are listed."""
 
 OVERLAP = timedelta(minutes=1)
-"""How far before the newest event the list begins after a break; events may be stored out of order."""
+"""The time before the newest event at which a list begins after a break; events may be stored out of order."""
 
 ENDED = object()
-"""What a stream brings when it has no more events."""
+"""Stands for the end of a stream."""
 
 _IN_DOUBT = frozenset({404, 409, 410, 422})
 _PREVIEWS = frozenset({"event_start", "event_delta"})
@@ -64,14 +63,14 @@ class Exchange(Sending):
     """One turn.
 
     Args:
-        request: what is asked.
+        request: the request.
         call: the arguments of ``sessions.create`` that are the same for every session.
         previews: whether to stream text while the model writes it.
-        retries: how often to send a message again that did not arrive.
+        retries: the number of times to send a message again that did not arrive.
 
     Attributes:
         result: the result, once the turn is over; None before.
-        todo: what to do next.
+        todo: the next action.
 
     >>> from fsm.content import text_block
     >>> exchange = Exchange(Request("k", 1, 1, (text_block("hello"),)), {"agent": "agent_1", "environment_id": "env_1"})
@@ -91,7 +90,7 @@ class Exchange(Sending):
 
     @property
     def delay(self) -> float:
-        """How long to wait, in seconds, where that is what to do."""
+        """The seconds to wait, if that is the next action."""
         return DELAYS[min(self._attempt, len(DELAYS) - 1)]
 
     @property
@@ -123,7 +122,7 @@ class Exchange(Sending):
         return self._session_id if is_left else None
 
     def opened(self) -> None:
-        """The stream is open."""
+        """Go on after the stream was opened."""
         self._is_open = True
         if self._is_sent:
             self._page = None
@@ -132,11 +131,11 @@ class Exchange(Sending):
             self.todo = Todo.SEND if self._request.session_id is None else Todo.LOOK_BACK
 
     def waited(self) -> None:
-        """The time is over."""
+        """Go on after the wait."""
         self.todo = self._after
 
     def read(self, event: Any) -> list[Event]:
-        """The stream has brought an event, or ``ENDED``; return what the caller is to hear."""
+        """Take an event of the stream, or ``ENDED``; return the events for the caller."""
         if event is ENDED:
             self._reconnect(Failed("error_connection", "the stream ended before the turn was over"))
             return []
@@ -145,7 +144,7 @@ class Exchange(Sending):
         return said
 
     def answered(self, answer: Any) -> list[Event]:
-        """The call has brought this answer; return what the caller is to hear."""
+        """Take the answer of the call; return the events for the caller."""
         try:
             return self._answered(answer)
         except Exception as error:  # noqa: BLE001  # an answer may have any shape
@@ -153,7 +152,7 @@ class Exchange(Sending):
             return []
 
     def failed(self, error: Exception) -> None:
-        """What was to be done has raised this error."""
+        """Take the error of the action."""
         failed = Failed.of(error)
         if self.todo is Todo.ASK:
             self._judge(failed)
@@ -211,7 +210,7 @@ class Exchange(Sending):
         return said
 
     def _consider(self) -> bool:
-        """Whether the turn goes on as it did; if the service calls it lost, the session is asked."""
+        """Return whether the turn goes on; if the service called its error terminal, retrieve the session."""
         if self.result is None and self._hearing.is_doomed:
             self._looks = 0
             self._ask(self._lives_and_is_doomed)
@@ -239,7 +238,7 @@ class Exchange(Sending):
             self._wait(Todo.CATCH_UP, len(DELAYS) - 1)
 
     def _gap(self) -> dict[str, Any]:
-        """From where on events are listed: shortly before the newest that was heard, but after earlier turns'."""
+        """Return where a list begins: shortly before the newest event, but after those of earlier turns."""
         newest = self._hearing.newest
         known = [time for time in (self._floor, newest and newest - OVERLAP) if time is not None]
         since = {"created_at_gte": max(known)} if known else {}
@@ -256,7 +255,7 @@ class Exchange(Sending):
         return said
 
     def _resume(self) -> None:
-        """All has been listed: go on reading."""
+        """Go on reading, after all events were listed."""
         if self._is_open:
             self.todo = Todo.READ
         elif self._failures:
@@ -267,7 +266,7 @@ class Exchange(Sending):
     # What the session itself says
 
     def _judge(self, failed: Failed) -> None:
-        """The session can't be looked at."""
+        """Decide after the session could not be retrieved."""
         if is_gone(failed, self._session_id):
             self._die(failed.told, failed)
         elif self._lives == self._lives_and_is_doomed and self._hearing.cause is not None:
@@ -278,7 +277,7 @@ class Exchange(Sending):
             self._end(self._failed or failed)
 
     def _lives_and_refuses(self, session: Any) -> None:
-        """A call has failed in a way that might have meant the end of the session."""
+        """Decide after a call failed and the session turned out to live."""
         failed = self._failed or Failed("error_response", "the session can't be read")
         if self._is_sent:
             self._failed = None
@@ -286,11 +285,11 @@ class Exchange(Sending):
         elif self._may_have_arrived and of(session, "status") in AT_WORK:
             self._arrived()
         else:
-            # Whatever a session whose budget is used up is asked, the answer is the same.
+            # A session whose budget is used up gives this answer to every call.
             self._end(Failed(OVER_BUDGET, failed.told) if self._is_paused else failed)
 
     def _lives_and_is_doomed(self, session: Any) -> None:
-        """The service has called an error terminal: the session is about to be terminated, or is not."""
+        """Decide after a terminal error of a session that still lives."""
         cause = self._hearing.cause or Failed("error_response", "the session has failed")
         is_at_work = of(session, "status") in AT_WORK
         self._looks += 1

@@ -1,10 +1,9 @@
 """Managed Agents of Anthropic as a provider.
 
-The session lives at the API: an agent with its own tools in an environment of its own, which keeps what was said and
-goes on from there. A new session is told the stored history in its first message, delimited; one that is held is sent
-the new message only. Its events are streamed until it is idle.
-Both ways are thin loops around one :class:`~fsm.providers.anthropic_agents.exchange.Exchange`. The SDK is imported
-when a
+The session lives at the API: an agent with its own tools and environment, which keeps the conversation. A new session
+is told the stored history in its first message, delimited; one that is held gets the new message only. Its events are
+streamed until it is idle. ``stream`` and ``astream`` are thin loops around one
+:class:`~fsm.providers.anthropic_agents.exchange.Exchange`. The SDK is imported when a
 provider is constructed, not with this module.
 """
 
@@ -38,7 +37,7 @@ __all__ = ["AnthropicAgents"]
 LOGGER = logging.getLogger("fsm")
 
 STOPPING = 5.0
-"""How long stopping an agent and letting go of its connection may take, in seconds."""
+"""The most seconds for stopping an agent and closing its connection."""
 
 
 class AnthropicAgents:
@@ -70,11 +69,11 @@ class AnthropicAgents:
         {"type": "tool_result", "tool_use_id": …, "content": "3"}
         {"type": "tool_confirmation", "tool_use_id": …, "result": "allow"}      # or "deny", with a "deny_message"
 
-    A message that says something leaves no call open. The others get the result that is stored for them, if an earlier
-    turn of the session brought one and failed; else an error that says that no result was recorded, or they are denied.
+    A message with text or files closes all open calls. A call without an answer gets its stored result, if an earlier
+    turn of the session brought one and failed. Else it gets an error that no result was recorded, or it is denied.
 
-    The provider's ``name`` names the agent and the environment, so an application that changes either starts new
-    sessions, with the history rebuilt (G15): a session keeps the agent it was created with for as long as it lives.
+    The provider's ``name`` names the agent and the environment. An application that changes either starts new sessions,
+    with the history rebuilt (G15), because a session keeps the agent that it was created with.
     An agent named by its id alone is the newest version when a session is created; name a ``version`` as well to have
     sessions renewed when it changes.
 
@@ -122,7 +121,7 @@ class AnthropicAgents:
 
     @property
     def longest_silence(self) -> float | None:
-        """For how many seconds the service may give no sign of life: the client's read timeout times its attempts.
+        """The longest time in seconds without a sign of life: the client's read timeout times its attempts.
 
         None if the client has no timeout.
         """
@@ -242,15 +241,15 @@ class AnthropicAgents:
 
 
 def _check_process(process: int, key: str) -> None:
-    """An answer that was begun before a fork is its parent's to read."""
+    """Refuse to read an answer in a child of the process that asked for it."""
     if os.getpid() != process:
         raise ProviderError("the process was forked while this answer was read; read it in the parent", key)
 
 
 def _calls(client: Any, common: Mapping[str, Any]) -> Mapping[Todo, Callable[..., Any]]:
-    """What to call for what is to be done.
+    """Return the call of the API for each action.
 
-    The SDK repeats a call that may have arrived, and the message must arrive once: the exchange sees to that itself.
+    The SDK repeats a call that may have arrived. The message must arrive once, so the exchange repeats it itself.
     """
     once = client.with_options(max_retries=0).beta.sessions
     sessions = client.beta.sessions
@@ -273,7 +272,7 @@ def _close(opened: Any) -> None:
 
 
 async def _aclose(opened: Any) -> None:
-    """Close a stream, and read it to the end, which it then has: the SDK's generators are left to nobody."""
+    """Close a stream and read it to its end, so that no generator of the SDK is left open."""
     with suppress(Exception):  # as above
         await opened.close()
         while await anext(opened, ENDED) is not ENDED:
@@ -295,6 +294,6 @@ async def _astop(send: Callable[..., Any], session_id: str, request: Request) ->
 
 
 def _not_stopped(error: Exception, request: Request) -> None:
-    """The agent goes on; the next turn finds it busy and stops it."""
+    """Log that the agent goes on; the next turn finds it busy and stops it."""
     fields = {"conversation": request.key, "turn": request.turn, "error": type(error).__name__}
     LOGGER.warning("provider.stop_failed", extra=fields)

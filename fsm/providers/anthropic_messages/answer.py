@@ -1,8 +1,7 @@
 """An answer of the Messages API, put together from the events it is streamed in: pure, no I/O.
 
 The events are plain JSON objects. Gateways that speak the Messages API nearly leave fields out or send null, so every
-field is read as if it might be missing. What can be told honestly without a field is told; what can't be is
-:class:`Unreadable`.
+field is read as if it might be missing. An event without a field that it needs is :class:`Unreadable`.
 """
 
 from __future__ import annotations
@@ -92,7 +91,7 @@ class Answer:
         """Take the next event of the stream.
 
         Returns:
-            What the caller is to hear.
+            The events for the caller.
 
         Raises:
             Unreadable: it is not an event of an answer.
@@ -202,7 +201,7 @@ class Answer:
         return (ToolUse(call, name, arguments),)
 
     def _amend(self, event: Mapping[str, Any]) -> None:
-        """What is known only at the end; counts are totals, and null says nothing new."""
+        """Take the fields that are known only at the end; counts are totals, and null changes nothing."""
         self.has_begun = True
         more = {name: value for name, value in event.items() if name not in {"type", "delta", "usage"}}
         more.update(_object(event.get("delta")))

@@ -1,4 +1,4 @@
-"""What the Messages API takes from a user, as plain data, and a clear word about what it does not take."""
+"""The content that the Messages API takes from a user, as plain data, and the check of other content."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ _TAKEN: Mapping[str, Kind] = {
     "tool_result": Kind(needs=("tool_use_id",), inner={**_SHOWN, "tool_reference": Kind(needs=("tool_name",))}),
     "container_upload": Kind(needs=("file_id",)),
 }
-"""What the API takes from a user. It checks their other fields, such as ``cache_control``, itself."""
+"""The kinds of block that the API takes from a user. It checks their other fields, such as ``cache_control``,
+itself."""
 
 
 def check_content(content: Sequence[Block], marks_elsewhere: int = 0) -> None:

@@ -1,4 +1,5 @@
-"""What an error of the Messages API is about: the stored transcript, the newest message, the settings, or none of it.
+"""The part of a request that an error of the Messages API is about: the stored transcript, the newest message, the
+settings, or none.
 
 A session is dead only by evidence about its transcript (G22). The rules are plain data: codes, the places that the API
 names, and its words. An error that no rule knows is never evidence. Where a rule leaves open which message is at
@@ -43,7 +44,7 @@ IMAGE = 5_000
 
 
 class Fault(Enum):
-    """What an error is about."""
+    """The part of a request that is at fault."""
 
     TRANSCRIPT = "a stored message"
     FULL = "the length of the request in tokens"
@@ -74,7 +75,7 @@ _CODES: Mapping[str, Fault] = {
     "thread_fingerprint_mismatch": Fault.SETTINGS,
     "thread_unsupported_request": Fault.SETTINGS,
 }
-"""What a 400 with a code is about; any other code is about the account or the service."""
+"""The subject of a 400 with a code; any other code is about the account or the service."""
 
 _WORDS: Sequence[tuple[re.Pattern[str], Fault]] = [
     (re.compile(pattern, re.IGNORECASE), fault)
@@ -90,7 +91,7 @@ _WORDS: Sequence[tuple[re.Pattern[str], Fault]] = [
         (r"\b(?:image|images|pdf|pdfs|document|documents)\b", Fault.CONTENT),
     )
 ]
-"""What a 400 without a code is about, by its words, if it names no message; the first that fits."""
+"""The subject of a 400 without a code, by its words, if it does not name a message; the first that fits."""
 
 _MESSAGE = re.compile(r"messages\.(\d+)\b")
 _PARAMETER = re.compile(r"^[`'\"]?([a-z][a-z_]*)(?:[.\[][\w.\[\]]*)?(?:[`'\"]|: )")
@@ -102,7 +103,7 @@ _EVIDENCE = frozenset({Fault.TRANSCRIPT, Fault.FULL, Fault.LARGE, Fault.CONTENT}
 
 @frozen
 class Sent:
-    """What of a request must be known to say which part of it is at fault.
+    """The facts about a request that show which part of it is at fault.
 
     Attributes:
         newest: the position of the newest message.
@@ -122,7 +123,7 @@ class Sent:
 
 
 def sent_of(request: Request, newest: int, parameters: frozenset[str], container: str | None) -> Sent:
-    """What of a request must be known.
+    """Return the facts about a request.
 
     Args:
         request: the message and the transcript.
@@ -138,7 +139,7 @@ def sent_of(request: Request, newest: int, parameters: frozenset[str], container
 
 
 def fault_of(failed: Failed, sent: Sent) -> Fault:
-    """What an error is about.
+    """Return the part of a request that an error is about.
 
     >>> words = "messages.1.content.0: Invalid `signature` in `thinking` block"
     >>> failed = Failed("error_api", "", 400, "invalid_request_error", words=words, is_of_the_api=True)

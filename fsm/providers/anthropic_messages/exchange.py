@@ -1,8 +1,8 @@
 """One turn with the Messages API, without I/O: the SDK's events and errors in, our events and one result out.
 
-:class:`Exchange` is what the synchronous and the asynchronous provider share. It says what to ask
-(:attr:`Exchange.arguments`), is fed what comes back, and holds the result once the turn is over; an answer that the
-API pauses (``pause_turn``) is asked to go on within the same turn. It promises that
+:class:`Exchange` is shared by the synchronous and the asynchronous provider. It makes the request
+(:attr:`Exchange.arguments`), takes the events, and holds the result once the turn is over. It continues an answer that
+the API pauses (``pause_turn``) within the same turn. It promises that
 
 * a tool call is handed out only when its arguments are whole;
 * the content of its result can be sent again as it is;
@@ -43,7 +43,7 @@ ASKING = text_block("?")
 """A message that nobody refuses, after which an old transcript ends as the API demands."""
 
 _IN_DOUBT = frozenset({Fault.TRANSCRIPT, Fault.FULL, Fault.LARGE, Fault.CONTENT, Fault.UNKNOWN})
-"""What may be the end of a session, if it is the stored transcript that is at fault."""
+"""The statuses that may end a session, if the stored transcript is at fault."""
 
 _SUBTYPES: Mapping[Fault, str] = {
     Fault.ANSWER: "error_refusal",
@@ -54,7 +54,7 @@ _SUBTYPES: Mapping[Fault, str] = {
 
 @frozen
 class Question:
-    """What ``count_tokens`` is to be asked.
+    """A request to ``count_tokens``.
 
     Attributes:
         messages: the messages to count.

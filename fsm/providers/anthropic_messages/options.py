@@ -18,14 +18,14 @@ __all__ = ["Call", "call_of"]
 _OWN = frozenset({"max_tokens", "messages", "model", "output_format", "stream", "system", "tools"})
 _REFUSED = {"thread": "the API would keep the conversation, and this library sends it with each message"}
 _SAMPLING = frozenset({"temperature", "top_k", "top_p"})
-"""What older models take and the SDK no longer names."""
+"""Arguments that older models take and the SDK does not name."""
 
 _EXTRA = ("extra_body", "extra_headers", "extra_query")
 
 
 @frozen
 class Call:
-    """What is the same in every turn.
+    """The arguments that are the same in every turn.
 
     Attributes:
         arguments: the arguments of ``messages.create``, without the messages.
@@ -42,7 +42,7 @@ class Call:
     marks: int
 
     def resource(self, client: Any) -> Any:
-        """What of a client of the SDK is to be asked."""
+        """The resource of the client that is called."""
         return client.beta.messages if self.is_beta else client.messages
 
 

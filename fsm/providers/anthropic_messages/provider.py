@@ -1,9 +1,9 @@
 """The Messages API of Anthropic as a provider.
 
-The API keeps nothing. So the session is the raw transcript since it opened, the blocks as the API returned them,
-kept by the store and sent again with every message; it is named by the id of its first reply (``msg_…``). The
-session is dead when the API refuses that transcript. A new session is told the same history as plain text, inside
-the context window, which nothing in the old transcript can spoil.
+The API does not keep the conversation. So the session is the raw transcript since it opened, with the blocks as the API
+returned them. The store keeps it, and it is sent again with every message. Its name is the id of its first reply
+(``msg_…``). The session is dead when the API refuses that transcript. A new session is told the same history as plain
+text, inside the context window, so that a bad block of the old transcript does no harm.
 
 Both ways, ``stream`` and ``astream``, are thin loops around one
 :class:`~fsm.providers.anthropic_messages.exchange.Exchange`.
@@ -65,9 +65,9 @@ class AnthropicMessages:
     ``max_retries`` and ``timeout`` on a client of yours.
 
     The provider may be used from any number of threads, event loops and forked processes. Clients that it makes
-    itself, it makes one for each event loop and process, and closes with the loop. Yours is used in the first loop
-    that asks; in another loop or a forked child a copy of it with connections of its own stands in. A client with an
-    ``http_client`` of yours can't be copied: pass a function that returns a client instead.
+    itself, it makes one for each event loop and process, and closes with the loop. Yours is used in the first loop that
+    asks. In another loop or a forked child a copy of it with new connections is used. A client with an ``http_client``
+    of yours can't be copied: pass a function that returns a client instead.
 
     A mark for the cache (``cache_control``) on a block of a message is sent with that message only.
 
@@ -82,8 +82,8 @@ class AnthropicMessages:
             A client of yours is yours to close; one that a function returned is closed with its loop.
         options: more arguments for every call that ``client.messages.create`` or ``client.beta.messages.create``
             knows, such as ``thinking``, ``tool_choice``, ``betas`` or ``mcp_servers``. Those that only the second
-            one knows are sent with it. What the SDK does not know goes into ``extra_body``, ``extra_headers`` or
-            ``extra_query``.
+            one knows are sent with it. Pass others in
+            ``extra_body``, ``extra_headers`` or ``extra_query``.
 
     Raises:
         ProviderError: no credentials were found, here and not in the middle of a conversation.
@@ -215,7 +215,7 @@ class AnthropicMessages:
             await _aclose(opened, process)
 
     def _ask(self, client: Any, question: Question) -> Any:
-        """What ``count_tokens`` says, or the exception that it raised."""
+        """Return the answer of ``count_tokens``, or its exception."""
         resource = self._call.resource(client.with_options(max_retries=0))
         try:
             return resource.count_tokens(**self._counting(question))

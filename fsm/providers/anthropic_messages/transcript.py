@@ -5,14 +5,14 @@ sound. A refused transcript is refused every time, so :func:`api_messages` promi
 stored:
 
 * the first message is of the user, and no two messages in a row are of the same role;
-* each tool call is answered at the start of the next message, by an error if no result was recorded; a result whose
-  call is not right before it is told as text;
+* Each tool call is answered at the start of the next message, by an error if no result was recorded. A result whose
+  call is not right before it becomes text.
 * no text is blank, at any depth; no message is empty, no answer ends in a thought;
 * every text can be sent as UTF-8;
 * only the newest message has marks for the cache (``cache_control``), which are of one request.
 
 It also promises that a request begins with all that the request before it had, the marks aside: that is what the
-API's cache goes by. What the API signed (thinking) or runs itself (server tools) is sent back as it came.
+API's cache goes by. Blocks that the API signed (thinking) or runs itself (server tools) are sent back unchanged.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ def continued(messages: Sequence[dict[str, Any]], blocks: Iterable[Block]) -> li
 def settled(blocks: Sequence[Block], stop_reason: str | None) -> tuple[Block, ...]:
     """The blocks of a finished answer that can be sent again.
 
-    A call of a server tool that was cut off never gets its result, and the API refuses it; only beside a call of the
-    client's tools (``tool_use``) does its result come with the next answer.
+    A call of a server tool that was cut off never gets its result, and the API refuses it. Next to a call of the
+    client's tools (``tool_use``), its result comes with the next answer.
 
     >>> settled([{"type": "server_tool_use", "id": "s1"}], "max_tokens")
     ()

@@ -1,8 +1,7 @@
 """One turn with the Claude Agent SDK, without I/O: the SDK's messages and errors in, our events and one result out.
 
-:class:`Exchange` holds every decision that :class:`~fsm.providers.claude_agent.ClaudeAgent` makes: what the CLI is
-told, what of its messages the caller hears, how long it may be silent, what its result means, and when the session is
-dead. It promises that
+:class:`Exchange` makes every decision of :class:`~fsm.providers.claude_agent.ClaudeAgent`: the input of the CLI, the
+events for the caller, the longest silence, the meaning of the result, and whether the session is dead. It promises that
 
 * text is handed out once, whether the CLI streamed it or not, and an error's text never;
 * a tool call is handed out only when its arguments are whole; what happens inside a subagent is the inside of a tool;
@@ -54,7 +53,8 @@ _TAKEN: Mapping[str, Kind] = {
     ),
     "search_result": Kind(needs=("source", "title")),
 }
-"""What the CLI passes on to the model. It runs the tools itself: the answer to a call is dropped without a word."""
+"""The kinds of block that the CLI passes on to the model. It runs the tools itself: the answer to a call is dropped
+without a word."""
 
 
 def check_content(content: Iterable[Block]) -> None:
@@ -237,7 +237,7 @@ class Exchange:
         return ()
 
     def _blocks(self, content: Iterable[Any], message_id: str | None) -> list[Event]:
-        """What a whole message says; text that was streamed has been said."""
+        """Return the events of a whole message, without text that was streamed before."""
         import claude_agent_sdk as sdk
 
         events: list[Event] = []

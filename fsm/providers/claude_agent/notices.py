@@ -13,7 +13,7 @@ __all__ = ["INCOMPLETE", "Notices"]
 LOGGER = logging.getLogger("fsm")
 
 _AGENTS = frozenset({"local_agent", "local_workflow"})
-"""Background tasks whose end the CLI waits for, and answers with one more turn of its own."""
+"""Background tasks whose end the CLI waits for, and then starts another turn by itself."""
 
 INCOMPLETE: set[str] = set()
 """Sessions that the CLI could not store whole, of this process; resuming one would lose turns without a word."""

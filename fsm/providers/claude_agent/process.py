@@ -81,7 +81,7 @@ class Process:
         self._messages = self._client.receive_messages()
 
     async def _said(self) -> AsyncIterator[dict[str, Any]]:
-        """What the SDK writes to the CLI: one message, and the end of all input only when the answer is there.
+        """The input of the CLI: one message, and the end of input only when the answer is there.
 
         While its input is open the CLI can be interrupted. Once it is closed, the CLI ends what runs in the
         background, stores the transcript and exits.

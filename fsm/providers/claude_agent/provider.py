@@ -1,9 +1,9 @@
 """The Claude Agent SDK as a provider.
 
-The SDK runs the Claude CLI, a process of its own for each turn, which keeps the transcript of a session in a file
-below the home directory and is asked to ``resume`` it. Such a file dies with its container, or is cleaned up after
-some weeks: the CLI then says "No conversation found with session ID …", and the conversation goes on in a new session
-that is told the history.
+The SDK runs the Claude CLI, one process for each turn. The CLI keeps the transcript of a session in a file below the
+home directory and is asked to ``resume`` it. Such a file dies with its container, or is removed after some weeks. Then
+the CLI says "No conversation found with session ID …", and the conversation goes on in a new session that is told the
+history.
 
 The decisions are in :mod:`fsm.providers.claude_agent.exchange` and :mod:`fsm.providers.claude_agent.results`, the
 process is in

@@ -27,7 +27,7 @@ UNFORESEEN = "error_cli"
 
 
 class Meaning(enum.Enum):
-    """What a ``terminal_reason`` says about the turn and its session."""
+    """The meaning of a ``terminal_reason`` for the turn and its session."""
 
     REPORTED = "the rest of the result says it"
     FAILED = "the turn failed, whatever the rest of the result says; the session is good"
@@ -75,7 +75,7 @@ REFUSED = re.compile(
 """The API refuses the messages of the transcript. The CLI keeps them all and sends them again with the next one."""
 
 _ECHO = "\n\nOriginal prompt:"
-"""What follows it in the report of a hook is the person's own message, which is no error."""
+"""The text after this mark in the report of a hook is the person's message, and not an error."""
 
 _TOO_LARGE = 413
 _UNNAMED = frozenset({400, _TOO_LARGE})
