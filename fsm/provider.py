@@ -101,9 +101,13 @@ class BaseProvider:
     ...     name = "echo"
     ...     def stream(self, request):
     ...         yield Result(text=request.content[0]["text"])
+    >>> Echo()
+    <Echo 'echo'>
     >>> next(Echo().stream(Request("k", 1, 1, ({"type": "text", "text": "hello"},)))).text
     'hello'
     """
+
+    name = ""
 
     wants_transcript: bool = False
     """Whether a request for a resumed session brings its raw messages, for an API that does not keep them."""
@@ -121,6 +125,9 @@ class BaseProvider:
         For a client it is the timeout times the number of attempts. A manager compares its lease with it.
         """
         return None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}>"
 
     def attach(self, store: Store) -> None:
         """Called with the store of each manager that is made with this provider. The default does nothing."""

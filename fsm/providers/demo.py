@@ -1,8 +1,8 @@
-"""A provider for trying things out: offline, deterministic, and as mortal as a real one.
+"""A provider for trials and tests: offline, deterministic, and with sessions that die.
 
-Its sessions live in the memory of this process and die with it, so an application that is restarted sees exactly what
-it would see with a real provider whose container was restarted: ``error_during_execution``. Its answers show what it
-remembers and where it knows it from. What it reports can be scripted, faults and delays too.
+Its sessions live in the memory of this process and die with it. An application that is restarted gets
+``error_during_execution``, as from a real provider whose container was restarted. Its answers show what it remembers
+and where it knows it from. Its results can be scripted, faults and delays too.
 """
 
 from __future__ import annotations
@@ -16,36 +16,35 @@ from attrs import define, evolve, field
 from fsm.content import text_of
 from fsm.context import as_text
 from fsm.events import EXPIRED, Event, Result, TextDelta
-from fsm.provider import Request
+from fsm.provider import BaseProvider, Request
 
 __all__ = ["DemoProvider", "Script"]
 
 Script: TypeAlias = Iterable[object]
-"""What to do, turn by turn; see :class:`DemoProvider`."""
+"""The behaviour of the provider, turn by turn; see :class:`DemoProvider`."""
 
 
 @define
 class _Session:
-    """What one session remembers: the messages it was told of when it opened, and those it was sent since."""
+    """The memory of one session: the messages that it was told when it opened, and those that it was sent since."""
 
     told: list[str]
     sent: list[str] = field(factory=list)
 
 
-class DemoProvider:
+class DemoProvider(BaseProvider):
     """An AI without intelligence.
 
     Args:
-        script: what to do, one item for each request, in order; when it is used up, or an item is None, the provider
-            answers by itself. An item may be
+        script: one item for each request, in order. When it is used up, or an item is None, the provider answers by
+            itself. An item may be
 
-            * a :class:`~fsm.Result`: it is reported, with the answer if it is no error, and names the session unless
-              it names one itself or is an error;
+            * a :class:`~fsm.Result`: it is reported. Unless it is an error, the answer comes before it, and it names
+              the session if it does not name one itself;
             * an exception: it is raised;
-            * a list: yielded as it is, thing by thing; an exception among them is raised when its turn comes, and a
-              callable is called;
-            * a callable: called with the :class:`~fsm.provider.Request`; what it returns is one of the above.
-        name: the provider's name, for when two of them must be told apart.
+            * a list: its items are yielded one by one; an exception among them is raised, and a callable is called;
+            * a callable: called with the :class:`~fsm.provider.Request`; it returns one of the above.
+        name: the provider's name, to tell two of them apart.
 
     >>> provider = DemoProvider()
     >>> request = Request("k", turn=1, session_number=1, content=({"type": "text", "text": "hello"},))

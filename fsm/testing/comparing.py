@@ -22,14 +22,14 @@ from fsm.testing.model import Model
 __all__ = ["asked_differs", "reply_differs", "stored_differs"]
 
 REPORTED = ("subtype", "is_error", "session_id", "errors", "stop_reason", "usage", "cost_usd", "http_status")
-"""What a turn keeps of its result."""
+"""The fields of a result that a turn keeps."""
 
 UNREPORTED: dict[str, object] = {"is_error": False, "errors": ()}
-"""What stands there for a turn without one; else None."""
+"""The values of these fields for a turn without a result, if they are not None."""
 
 
 def stored_differs(store: Store, key: str, model: Model, ids: Sequence[str]) -> Iterator[str]:
-    """What of the stored conversation is not as it must be (G1, G2, G4 to G7, G9, G10, G16)."""
+    """Yield the differences of the stored conversation (G1, G2, G4 to G7, G9, G10, G16)."""
     conversation = store.load(key)
     if conversation is None or not model.turns:
         if conversation is not None or model.turns:
@@ -101,7 +101,7 @@ def _reported(result: Result | None, name: str) -> object:
 
 
 def asked_differs(request: Request, due: expected.Asked, model: Model, *, wants_transcript: bool) -> Iterator[str]:
-    """What of a request is not as it must be (G2, G3, G14, G15)."""
+    """Yield the differences of a request (G2, G3, G14, G15)."""
     if request.session_id in model.dead:
         yield f"G2: turn {due.turn} resumes {request.session_id!r}, which was reported dead"
     if request.session_id != due.session_id:
@@ -123,7 +123,7 @@ def asked_differs(request: Request, due: expected.Asked, model: Model, *, wants_
 
 
 def _message_differs(told: Message, said: expected.Message, turn: int, model: Model) -> Iterator[str]:
-    """What of a message of the user's is told otherwise than it was said (G3, G23)."""
+    """Yield the differences of a user message in a request (G3, G23)."""
     if model.turns[said.turn - 1].status != "succeeded":
         if "[the tool " not in told.text:
             yield f"G23: turn {turn} is told message {told.number} without the result of a tool"
@@ -136,7 +136,7 @@ def _message_differs(told: Message, said: expected.Message, turn: int, model: Mo
 
 
 def reply_differs(reply: Reply | None, live: expected.Live | expected.Turn | None, model: Model) -> Iterator[str]:
-    """What of a caller's reply is not as it must be (G11, G13, G16)."""
+    """Yield the differences of a caller's reply (G11, G13, G16)."""
     if live is None or reply is None:
         if live is not None or reply is not None:
             yield f"G16: the caller gets {'no reply' if reply is None else 'a reply'}"

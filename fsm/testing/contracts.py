@@ -1,8 +1,8 @@
-"""Conformance in one call: does your store, or your provider, keep the promises that the guarantees rest on?
+"""Conformance checks for a store or a provider.
 
-:func:`check_store` and :func:`check_provider` try each contract on a fresh instance, find out by themselves what an
-instance can do, and report what passed, what failed, with the smallest script that shows it, and what was skipped,
-with the reason.
+:func:`check_store` and :func:`check_provider` try each contract on a new instance, and find out what the instance can
+do. Their report lists the contracts that passed, those that failed, with the smallest script that shows it, and those
+that were skipped, with the reason.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 
 from fsm.store import Store
 from fsm.testing import provider_contracts, store_contracts, talking
-from fsm.testing.bench import Bench
 from fsm.testing.report import Report, run_contracts
+from fsm.testing.subjects import StoreSubject
 
 __all__ = ["check_provider", "check_store"]
 
@@ -49,7 +49,7 @@ def check_store(
     """
 
     make = _Named(make_store)
-    outcomes = run_contracts(store_contracts.CONTRACTS, lambda: Bench(make, reopen, examples))
+    outcomes = run_contracts(store_contracts.CONTRACTS, lambda: StoreSubject(make, reopen, examples))
     return _finished(Report(make.name, outcomes), raise_on_failure=raise_on_failure)
 
 
@@ -84,7 +84,9 @@ def check_provider(
     """
 
     make = _Named(make_provider)
-    outcomes = run_contracts(provider_contracts.CONTRACTS, lambda: talking.Bench(make, tuple(messages), unknown_id))
+    outcomes = run_contracts(
+        provider_contracts.CONTRACTS, lambda: talking.ProviderSubject(make, tuple(messages), unknown_id)
+    )
     return _finished(Report(make.name, outcomes), raise_on_failure=raise_on_failure)
 
 

@@ -1,4 +1,4 @@
-"""What the reference model expects: plain values for what must be stored and sent, and what a result means.
+"""The expectations of the reference model: plain values for stored rows, for requests, and for the meaning of a result.
 
 It is written from the guarantees and shares no code with the core; words that name a state, a trigger or a status are
 plain text here.
@@ -22,7 +22,7 @@ Said: TypeAlias = tuple[str, tuple[Any, ...]]
 
 
 class Broken(Exception):  # it is no error of the model
-    """What the caller must get instead of a reply; its text is the kind of error."""
+    """The error that the caller must get instead of a reply; its text is the kind of error."""
 
 
 class Unexpected(AssertionError):
@@ -31,7 +31,7 @@ class Unexpected(AssertionError):
 
 @frozen
 class Asked:
-    """What a provider must be asked: what it resumes, and the messages that the context is rebuilt from."""
+    """The expected request: the session to resume, and the messages that the context is rebuilt from."""
 
     turn: int
     session_number: int
@@ -111,7 +111,7 @@ class Move:
 
 
 def messages(said: Sequence[Any], result: Result | None) -> list[Said]:
-    """What a provider yielded, as messages: text runs together, each role speaks until the other does."""
+    """Return events as messages: text is joined, and a message ends where the other role begins."""
     if result is not None and result.content is not None:
         return [("assistant", tuple(result.content))] if result.content else []
     blocks: list[tuple[str, Any]] = []
@@ -150,10 +150,10 @@ def reason(result: Result) -> str:
 
 
 def context(turns: Sequence[Turn], said: Sequence[Message], session: int, most: int) -> tuple[tuple[int, str], ...]:
-    """What a session is told: the newest succeeded turns before it that fit, whole (G3).
+    """Return the messages that a session is told: the newest succeeded turns before it that fit, whole (G3).
 
     Tool results of turns that ended otherwise are told as well (G23). A turn that answers a tool call stays with the
-    one before. What is too large by itself keeps its first message and its newest part (G22). Each message is its
+    one before. A turn that is too large keeps its first message and its newest part (G22). Each message is its
     number and its role.
     """
     units: list[list[tuple[int, str]]] = []
@@ -178,7 +178,7 @@ def context(turns: Sequence[Turn], said: Sequence[Message], session: int, most: 
 
 
 def _told(turn: Turn, turns: Sequence[Turn], said: Sequence[Message]) -> list[Message]:
-    """What may be told of a turn: all of it if it succeeded; else its tool results, unless they were sent again."""
+    """Return the messages of a turn that may be told: all if it succeeded, else its tool results, unless sent again."""
     mine = [message for message in said if message.turn == turn.number]
     if turn.status == "succeeded":
         return mine

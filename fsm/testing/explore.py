@@ -1,8 +1,8 @@
 """Every behaviour of the machine up to a depth: the real decisions, explored breadth first.
 
-:func:`explore` plays every act in every order: each result of a provider that may lose sessions and echo dead ids, each
-interleaving of the workers, the death of a worker at every point. It promises that the first deviation it reports is a
-shortest one, as a script that :func:`replay` plays again.
+:func:`explore` plays every act in every order. The acts are the results of a provider that may lose sessions and echo
+dead ids, the steps of the workers, and the death of a worker at every point. It promises that the first deviation it
+reports is a shortest one, as a script that :func:`replay` plays again.
 
 Worlds that differ only in the names of ids, in times and in how much was written before are one state: what follows
 depends on neither. So the number of states is small, and what was checked in one of them holds in all.
@@ -154,7 +154,7 @@ class _Explorer:
         raise Violation(next(iter(missing)), world.path, world)
 
     def next_calm(self, world: World, *, loses: bool) -> Act | None:
-        """What a worker that has something to do does next, if nothing fails; None if all are idle."""
+        """Return the next act of a worker that is not idle, if nothing fails; None if all are idle."""
         for number, worker in enumerate(world.workers, start=1):
             match worker.phase:
                 case "looked":
@@ -206,7 +206,7 @@ def explore(
         eventually: what must come about from every world once faults have stopped.
 
     Returns:
-        What was explored.
+        The states and acts that were explored.
 
     Raises:
         ValueError: the depth, the events or the number of workers can't be.
@@ -249,7 +249,7 @@ def replay(
         The world at its end.
 
     Raises:
-        ValueError: a line is no act, or it can't happen there.
+        ValueError: a line is not an act, or the act can't happen there.
         Violation: a property does not hold.
 
     >>> world = replay('''

@@ -34,7 +34,7 @@ RESULTS = {
     "expired": Result(subtype=EXPIRED, is_error=True),
     "expired-midway": Result(subtype=EXPIRED, is_error=True),
 }
-"""What each outcome looks like, before it names a session."""
+"""The result of each outcome, before it names a session."""
 
 
 def perform(world: World, act: Act, store: Store, decide: Decisions = REAL) -> World:
@@ -217,7 +217,7 @@ class _Performance:
         return self.worker.answer.result
 
     def _dead(self, *others: str | None) -> frozenset[str]:
-        """What the manager asks the store: which of the ids were reported dead; the one that is held never was."""
+        """Return the ids, of these, that were reported dead; the id that is held is never among them."""
         conversation = self.worker.snapshot
         assert conversation is not None  # noqa: S101  # its turn runs
         result = self.worker.answer.result

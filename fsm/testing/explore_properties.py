@@ -1,9 +1,9 @@
-"""What must hold in every world, what must happen in some, and what must come about in the end.
+"""Properties: some must hold in every world, some in at least one, and some in the end.
 
 A property is a function of a :class:`~fsm.testing.explore_world.World`, under a name that says what it claims. Those of
-:data:`ALWAYS` are checked in every world that is reached, on the rows that are stored; those of :data:`SOMETIMES` must
-be true in one world at least, so that nothing passes only because it never happened; those of :data:`EVENTUALLY` must
-become true from everywhere once the faults have stopped.
+:data:`ALWAYS` are checked in every world that is reached, on the stored rows. Those of :data:`SOMETIMES` must be true
+in at least one world, so that no property passes only because its case never happened. Those of :data:`EVENTUALLY` must
+become true from every world once the faults have stopped.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Property: TypeAlias = Callable[[World], bool]
 
 MOVES = {(row.source, row.trigger, row.target) for row in TABLE}
 UNTOUCHED = ("state", "session_number", "session_id", "provider", "turn_count", "transition_count", "running")
-"""What of a snapshot a late result leaves as it is (G10)."""
+"""The fields of a snapshot that a late result does not change (G10)."""
 
 
 def _one_id(world: World) -> bool:
@@ -219,7 +219,7 @@ SOMETIMES: Mapping[str, Property] = {
     "a live session changes its id": _rebound,
     "an error leaves the session resumable": _failed_and_kept,
 }
-"""What an exploration must have seen, if it is to mean anything."""
+"""The cases that an exploration must have seen."""
 
 
 EVENTUALLY: Mapping[str, Property] = {
@@ -227,5 +227,5 @@ EVENTUALLY: Mapping[str, Property] = {
         bool(turns := world.turns) and turns[-1].status is TurnStatus.SUCCEEDED
     ),
 }
-"""What must come about when, from any world on, workers do their work, the provider loses its sessions once more at
-worst, and somebody sends another message."""
+"""Properties that must become true from every world, if the workers go on, the provider loses its sessions at most once
+more, and another message is sent."""

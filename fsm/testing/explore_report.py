@@ -1,4 +1,4 @@
-"""What an exploration says: a report, or the shortest script to what must not be."""
+"""The outcome of an exploration: a report, or the shortest script to a deviation."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ class Violation(AssertionError):
 
 @frozen
 class Exploration:
-    """What was explored.
+    """The states and acts that were explored.
 
     Attributes:
         states: how many different states were reached.
         edges: how many acts were played between them.
         depth: how many acts the longest of the shortest paths has.
-        complete: whether no act leads to a state that was not reached, so that the depth is no bound.
+        complete: whether every act leads to a state that was reached, so that the depth did not limit the exploration.
         witnesses: for each property that must be true sometimes, the shortest script to where it is.
         unreached: those of them that were true nowhere.
     """

@@ -1,8 +1,7 @@
-"""When two worlds are the same: the canonical form of a world.
+"""The canonical form of a world, which is equal for worlds with the same future.
 
-What may follow from a world depends on neither the names of ids, nor on times, nor on how much was written before, nor
-on which worker is called the first. :func:`canonical` leaves these out. It promises no more than that worlds of one
-form have the same future, up to those names.
+The future of a world does not depend on the names of ids, on times, on the number of rows written before, or on the
+order of the workers. :func:`canonical` leaves these out. Worlds of one form have the same future, up to these names.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ ORDERS = {crew: tuple(permutations(range(crew))) for crew in range(1, 5)}
 
 
 def canonical(world: World) -> Form:
-    """What the world's future depends on.
+    """The parts of a world that its future depends on.
 
     >>> from fsm.testing import ReferenceStore
     >>> one, other = Worker(phase="looked"), Worker()

@@ -38,10 +38,10 @@ EVENTS = (
 lease."""
 
 OUTCOMES = ("succeeded", "failed", "expired", "expired-midway")
-"""What a provider may report; ``expired-midway``: it said something before it found the session dead."""
+"""The reports of a provider; with ``expired-midway`` it yielded text before it found the session dead."""
 
 NAMES = ("nothing", "held", "new", "dead")
-"""What a result may name: no session, the one that was resumed, a new one, one that was reported dead before."""
+"""The session that a result names: none, the one that was resumed, a new one, or one that was reported dead before."""
 
 KEY = "conversation"
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -198,7 +198,7 @@ class World:
         return -1
 
     def acts(self, events: Collection[str] = EVENTS) -> list[Act]:
-        """What may happen next."""
+        """Return the acts that may happen next."""
         found: list[Act] = []
         for index, worker in enumerate(self.workers):
             found += [act for act in _acts_of(self, index + 1, worker, events) if act.event in events]

@@ -1,9 +1,9 @@
 """Concurrent histories of real stores, checked against the sequential machine.
 
-:func:`check_linearizable` lets real managers on threads talk in the same conversations, each with a store of its own on
-the same database, and records every call of the stores: when it was invoked, when it returned and what came of it. What
-comes of a commit is at times made unknown, as by a connection that is lost. The outcomes must be those of a store that
-is called by one at a time (:func:`fsm.testing.linearize.linearize`).
+:func:`check_linearizable` lets real managers on threads talk in the same conversations, each with its own store on the
+same database. It records for every call of the stores the time of the call, the time of its return, and its outcome. At
+times the outcome of a commit is made unknown, as by a lost connection. The outcomes must be those of a store that is
+called by one thread at a time (:func:`fsm.testing.linearize.linearize`).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from fsm.manager import SessionManager
 from fsm.providers.demo import DemoProvider
 from fsm.records import Conversation, Message
 from fsm.store import Store
-from fsm.testing.bench import close
 from fsm.testing.linearize import UNKNOWN, Operation, shortest
+from fsm.testing.subjects import close
 
 __all__ = ["History", "LinearizabilityError", "check_linearizable"]
 
@@ -56,7 +56,7 @@ class LinearizabilityError(AssertionError):
 
 @frozen
 class History:
-    """What was recorded.
+    """The recorded history.
 
     Attributes:
         operations: how many calls.
@@ -185,7 +185,7 @@ class _Machine:
     messages: tuple[Message, ...] = ()
 
     def after(self, operation: Operation) -> _Machine | None:
-        """What it is after an operation; None if the outcome can't be."""
+        """Return the state after an operation; None if the outcome is not possible."""
         match operation.name:
             case "commit":
                 return self._committed(operation.argument, operation.outcome)
@@ -216,8 +216,8 @@ def check_linearizable(
     """Let workers talk in the same conversations at once, and check that their store is as good as one at a time.
 
     Args:
-        open_store: opens the database; called once for each worker, and once more. What is in it already is left as it
-            is, but for the conversations ``c0``, ``c1``, …, in which the workers talk.
+        open_store: opens the database; called once for each worker, and once more. Its content is not
+            changed, except the conversations ``c0``, ``c1``, …, in which the workers talk.
         workers: how many threads talk.
         calls: how many messages, resets and looks each of them makes.
         conversations: how many conversations they share.
@@ -225,7 +225,7 @@ def check_linearizable(
         seed: decides what they do; what comes of it depends on the threads as well.
 
     Returns:
-        What was recorded.
+        The recorded history.
 
     Raises:
         LinearizabilityError: there is no order in which the calls can have had their outcomes.
@@ -260,7 +260,7 @@ def check_linearizable(
 
 
 def _looked_at(open_store: Callable[[], Store], keys: Sequence[str]) -> dict[str, _Machine]:
-    """What is stored of conversations, while nobody talks."""
+    """Return the stored rows of conversations."""
     store = open_store()
     try:
         found = {key: store.load(key) for key in keys}

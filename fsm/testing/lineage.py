@@ -1,4 +1,4 @@
-"""What is stored of a conversation: its row, its sessions and its log, side by side (G1, G2, G6, G7, G15)."""
+"""The check of a stored conversation: its row, its sessions and its log must agree (G1, G2, G6, G7, G15)."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def _check_end(conversation: Conversation, replay: Replay, session: Session, bou
 
 
 def check_dead(store: Store, conversation: Conversation, replay: Replay) -> None:
-    """What was reported dead is remembered, and not held."""
+    """Check that an id that was reported dead is remembered, and not held."""
     held = conversation.session_id
     if held is not None and store.dead(conversation, {held}):
         Place(conversation.key, "conversation", None).fails("G2", f"it holds {held!r}, which was reported dead")

@@ -1,8 +1,8 @@
-"""Linearizability: did operations that overlapped have the outcomes that they would have had one after the other?
+"""Linearizability: overlapping operations must have the outcomes of some sequential order.
 
-:func:`linearize` is the algorithm of Wing and Gong ("Testing and verifying concurrent objects", 1993) with the
-memory of Lowe ("Testing for linearizability", 2017): it looks for an order that keeps every operation between its
-invocation and its return and that a sequential object can have had. It promises to find one if there is one.
+:func:`linearize` is the algorithm of Wing and Gong ("Testing and verifying concurrent objects", 1993) with the memory
+of Lowe ("Testing for linearizability", 2017). It looks for an order of the operations that a sequential object can have
+had, and that keeps each operation between its invocation and its return. It finds one if there is one.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def shortest(
 ) -> list[Operation] | None:
     """The shortest beginning of a history that has no order; None if the whole of it has one.
 
-    What had not returned by then counts as unknown.
+    Operations that had not returned count as unknown.
     """
     if linearize(operations, initial, apply) is not None:
         return None

@@ -1,10 +1,10 @@
-"""A conversation under everything that can happen to it, as a state machine for Hypothesis.
+"""A conversation as a state machine for Hypothesis, under all events that can happen to it.
 
-:func:`conversation_machine` makes the class. Its rules are what callers, workers, clocks, databases and providers do:
-messages read whole, in part or not at all, late results, resets, crashes, a second worker and an asynchronous one, a
-change of provider, refused writes. After each of them, what the store holds, what the provider was asked and what the
-caller got is compared with a reference model (:mod:`fsm.testing.model`) that was written independently of the core. It
-promises that an example which fails is told as a story, with the guarantee that was broken.
+:func:`conversation_machine` makes the class. Its rules are acts of callers, workers, clocks, databases and
+providers: messages read whole, in part or not at all, late results, resets, crashes, a change of provider, refused
+writes. There are a second worker and an asynchronous one. After each rule the stored rows, the requests and the replies
+are compared with a reference model (:mod:`fsm.testing.model`), which was written independently of the core. A failing
+example is printed as a story, with the guarantee that was broken.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class ConversationMachine(Playing):
 
     @invariant()
     def stored_as_expected(self) -> None:
-        """What is stored is what the reference model says."""
+        """The stored rows are those of the reference model."""
         self._check(stored_differs(self._stores[-1], self.books.key, self.model, sorted(self._ids)))
 
     def teardown(self) -> None:
@@ -170,8 +170,8 @@ def conversation_machine(
     Run it with ``run_state_machine_as_test`` of ``hypothesis.stateful``, or let pytest find its ``TestCase``.
 
     Args:
-        make_store: makes a store for each example; it is closed after it. All may open one database: each example uses
-            a conversation of its own.
+        make_store: makes a store for each example; it is closed after it. All may open one database, because each
+        example uses another conversation.
         make_provider: makes a provider of this name, for each name and after each crash. By default a provider
             that does what Hypothesis makes up, right and wrong.
         reopen: opens a store again, as another process would after a crash. By default what a store's own method

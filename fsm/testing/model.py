@@ -1,9 +1,8 @@
-"""The reference model: what must be stored of one conversation, and what must be sent, in the plainest words.
+"""The reference model: the rows that must be stored of one conversation, and the requests that must be sent.
 
-It was written from the guarantees and shares no code with the core that decides: no table, no engine, no steps. It is
-told what a caller does and what a provider answered, and promises to say what follows: which request is due, which
-rows stand in the store afterwards, which error comes up. :mod:`fsm.testing.machine` compares that with what a manager
-and a store make of the same.
+It was written from the guarantees and shares no code with the core: no table, no engine, no steps. It takes the acts of
+a caller and the answers of a provider. It returns the next request, the rows in the store afterwards, and the error for
+the caller. :mod:`fsm.testing.machine` compares these with a real manager and store.
 
 Time is a number of seconds. Words that name a state, a trigger or a status are plain text here.
 """

@@ -1,7 +1,7 @@
-"""Replaying a log of moves: what the machine can have done, move by move.
+"""Replaying a log of moves, move by move.
 
-It promises to stop at the first move that the table does not have, that does not follow from the one before, or that
-holds what it must not (G1, G2, G5, G6).
+It stops at the first move that breaks a guarantee (G1, G2, G5, G6). Such a move is not in the table, does not follow
+from the one before, or holds an id that it must not hold.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ EDGES = frozenset((row.source, row.trigger, row.target) for row in TABLE)
 
 
 class TraceError(FSMError):
-    """What was recorded is no behaviour of the machine.
+    """The recorded rows are not a behaviour of the machine.
 
     Attributes:
         key: the conversation.

@@ -43,7 +43,7 @@ class Mutant:
 
     @property
     def description(self) -> str:
-        """What it does wrong, in a line."""
+        """Its fault, in a line."""
         return (self.make.__doc__ or self.name).partition("\n")[0]
 
 

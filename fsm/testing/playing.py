@@ -230,7 +230,7 @@ def _is_over(live: Live) -> bool:
 
 @define
 class Got:
-    """What came of it."""
+    """Its outcome."""
 
     handed: list[Any] = Factory(list)
     reply: Reply | None = None
@@ -239,7 +239,7 @@ class Got:
 
 @define
 class Due:
-    """What must come of it; as a context, it takes the error that the model says must come up."""
+    """The expected outcome; as a context manager it takes the error that the model expects."""
 
     live: Live | Turn | None = None
     error: str | None = None

@@ -1,6 +1,6 @@
-"""What every provider must do: the contracts behind :func:`fsm.testing.check_provider`.
+"""The contracts of providers, for :func:`fsm.testing.check_provider`.
 
-Each is tried in each *way* that the provider can be asked, ``stream`` and ``astream``, with a provider of its own. An
+Each is tried in each *way* that the provider can be asked, ``stream`` and ``astream``, with a new provider. An
 ``astream`` runs on one event loop for the length of a contract, as it would in an application.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from fsm._core.table import Trigger
 from fsm.events import Result, TextDelta, ToolResult, ToolUse
 from fsm.testing.report import Broken, Contract, NotApplicable
-from fsm.testing.talking import Bench, Room, Talk, names_of, room_of
+from fsm.testing.talking import Channel, ProviderSubject, Talk, channel_of, names_of
 
 __all__ = ["CONTRACTS"]
 
@@ -21,22 +21,22 @@ PATIENCE = 3.0
 """How long a provider may take to stop what it was doing when it is closed, in seconds."""
 
 
-def in_each_way(check: Callable[[Room], None]) -> Callable[[Bench], None]:
-    """Try a check in each way that the provider can be asked, with a provider of its own each time."""
+def in_each_way(check: Callable[[Channel], None]) -> Callable[[ProviderSubject], None]:
+    """Try a check in each way that the provider can be asked, each time with a new provider."""
 
-    def try_it(bench: Bench) -> None:
-        for way in bench.ways():
-            with room_of(bench, way) as room:
-                check(room)
+    def try_it(subject: ProviderSubject) -> None:
+        for way in subject.ways():
+            with channel_of(subject, way) as channel:
+                check(channel)
 
     return try_it
 
 
-def name(bench: Bench) -> None:
+def name(subject: ProviderSubject) -> None:
     """It is text, and the same for each instance."""
     names = []
     for _ in range(2):
-        with bench.provider() as provider:
+        with subject.provider() as provider:
             names.append(getattr(provider, "name", None))
     if not isinstance(names[0], str) or not names[0]:
         raise Broken(f"name must be text and is {names[0]!r}")
@@ -45,30 +45,32 @@ def name(bench: Bench) -> None:
 
 
 @in_each_way
-def only_events(room: Room) -> None:
+def only_events(channel: Channel) -> None:
     """Nothing but events is yielded, and nothing raised."""
-    talk = room.talk()
+    talk = channel.talk()
     heard = talk.hear()
     for event in heard.events:
         if not isinstance(event, TextDelta | ToolUse | ToolResult | Result):
-            raise talk.broken(f"{room.way} must yield TextDelta, ToolUse, ToolResult or Result, and yielded {event!r}")
+            raise talk.broken(
+                f"{channel.way} must yield TextDelta, ToolUse, ToolResult or Result, and yielded {event!r}"
+            )
     if heard.error is not None:
-        raise talk.broken(f"{room.way} raised {type(heard.error).__name__}: {heard.error}")
+        raise talk.broken(f"{channel.way} raised {type(heard.error).__name__}: {heard.error}")
 
 
 @in_each_way
-def one_result(room: Room) -> None:
+def one_result(channel: Channel) -> None:
     """Exactly one."""
-    talk = room.talk()
+    talk = channel.talk()
     count = len(talk.hear().results)
     if count != 1:
         raise talk.broken(f"there must be one result, and there were {count}")
 
 
 @in_each_way
-def result_last(room: Room) -> None:
+def result_last(channel: Channel) -> None:
     """Nothing follows it."""
-    talk = room.talk()
+    talk = channel.talk()
     events = talk.hear().events
     first = next((position for position, event in enumerate(events) if isinstance(event, Result)), len(events))
     if events[first + 1 :]:
@@ -76,9 +78,9 @@ def result_last(room: Room) -> None:
 
 
 @in_each_way
-def resuming(room: Room) -> None:
-    """What it names can be resumed, again and again."""
-    talk = room.talk()
+def resuming(channel: Channel) -> None:
+    """Its sessions can be resumed, again and again."""
+    talk = channel.talk()
     named = talk.succeed().session_id
     if named is None:
         raise NotApplicable("it names no session, so there is none to resume")
@@ -91,10 +93,10 @@ def resuming(room: Room) -> None:
 
 
 @in_each_way
-def unknown_ids(room: Room) -> None:
+def unknown_ids(channel: Channel) -> None:
     """They are reported, in the way that means death, each time they are asked for."""
-    _needs_sessions(room)
-    talk, unknown = room.talk(), room.bench.unknown_id
+    _needs_sessions(channel)
+    talk, unknown = channel.talk(), channel.subject.unknown_id
     for _ in range(2):
         result = talk.ask(resume=unknown)
         if result.trigger is not Trigger.EXPIRED:
@@ -103,25 +105,25 @@ def unknown_ids(room: Room) -> None:
             raise talk.broken(f"the report must name {unknown} or none, and names {result.session_id}")
 
 
-def _needs_sessions(room: Room) -> None:
-    if getattr(room.provider, "wants_transcript", False):
+def _needs_sessions(channel: Channel) -> None:
+    if getattr(channel.provider, "wants_transcript", False):
         raise NotApplicable("its session is the transcript that it is given, so no id is unknown to it")
 
 
 @in_each_way
-def new_start(room: Room) -> None:
-    """After a dead session a new one answers, with a name of its own."""
-    _needs_sessions(room)
-    talk, unknown = room.talk(), room.bench.unknown_id
+def new_start(channel: Channel) -> None:
+    """After a dead session a new one answers, with a new name."""
+    _needs_sessions(channel)
+    talk, unknown = channel.talk(), channel.subject.unknown_id
     talk.ask(resume=unknown)
     if talk.succeed().session_id == unknown:
         raise talk.broken(f"a new session must have a name of its own, and has that of the dead one, {unknown}")
 
 
 @in_each_way
-def history(room: Room) -> None:
+def history(channel: Channel) -> None:
     """A new session that is told the history answers, and is not the old one."""
-    talk = room.talk()
+    talk = channel.talk()
     first = talk.succeed().session_id
     second = talk.succeed().session_id
     if first is not None and first == second:
@@ -129,14 +131,14 @@ def history(room: Room) -> None:
 
 
 @in_each_way
-def closing(room: Room) -> None:
+def closing(channel: Channel) -> None:
     """Closing it in the middle stops it."""
-    talk = room.talk()
+    talk = channel.talk()
     session_id = talk.succeed().session_id
     before = set(threading.enumerate())
     heard = talk.hear(resume=session_id, take=1)
     if heard.error is not None:
-        raise talk.broken(f"closing {room.way} raised {type(heard.error).__name__}: {heard.error}")
+        raise talk.broken(f"closing {channel.way} raised {type(heard.error).__name__}: {heard.error}")
     deadline = time.monotonic() + PATIENCE
     while left := [thread.name for thread in threading.enumerate() if thread not in before]:
         if time.monotonic() > deadline:
@@ -146,9 +148,9 @@ def closing(room: Room) -> None:
 
 
 @in_each_way
-def two_at_once(room: Room) -> None:
-    """Two conversations at once, each in a thread or task of its own, do not get in each other's way."""
-    talks = [room.talk(key) for key in "ab"]
+def two_at_once(channel: Channel) -> None:
+    """Two conversations at once, each in another thread or task, are not mixed."""
+    talks = [channel.talk(key) for key in "ab"]
     barrier = threading.Barrier(len(talks))
     broken: list[Exception] = []
 
@@ -173,25 +175,25 @@ def two_at_once(room: Room) -> None:
         raise Broken(f"two conversations must have two sessions, and both have {first.session_id}", story)
 
 
-def twins(bench: Bench) -> None:
+def twins(subject: ProviderSubject) -> None:
     """Both ways say the same."""
-    ways = bench.ways()
+    ways = subject.ways()
     if len(ways) < 2:
         raise NotApplicable(f"it has only {ways[0]}")
     said, story = [], []
     for way in ways:
-        with room_of(bench, way) as room:
-            talk = room.talk()
+        with channel_of(subject, way) as channel:
+            talk = channel.talk()
             results = [talk.ask(), talk.ask(resume=talk.session_id)]
-            if not getattr(room.provider, "wants_transcript", False):
-                results.append(talk.ask(resume=bench.unknown_id))
+            if not getattr(channel.provider, "wants_transcript", False):
+                results.append(talk.ask(resume=subject.unknown_id))
         said.append([(result.subtype, result.is_error, result.session_id is None) for result in results])
         story += talk.story
     if said[0] != said[1]:
         raise Broken(f"stream and astream must report the same, and report {said[0]} and {said[1]}", story)
 
 
-CONTRACTS: tuple[Contract[Bench], ...] = (
+CONTRACTS: tuple[Contract[ProviderSubject], ...] = (
     Contract("name", "it has a name, always the same (G15)", name),
     Contract("events", "it yields events, and raises nothing", only_events),
     Contract("one result", "it reports exactly one result", one_result),

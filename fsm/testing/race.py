@@ -42,7 +42,7 @@ def new(number: int = 1) -> Conversation:
 
 
 def next_step(conversation: Conversation) -> Step:
-    """What is done next in a conversation, decided from nothing but its snapshot: a turn begins, or ends."""
+    """Return the next step of a conversation, decided from its snapshot: a turn begins, or ends."""
     now = EPOCH + timedelta(seconds=conversation.version)
     if conversation.running is None:
         content = (text_block(f"message {conversation.turn_count + 1}"),)

@@ -169,7 +169,7 @@ class ReferenceStore:
 
 
 def _commit_of(conversation: Conversation) -> tuple[int, datetime]:
-    """What else tells one commit from another of the same version, in a database that may forget."""
+    """The fields, other than the version, that tell two commits apart in a database that may forget."""
     return conversation.id, conversation.updated_at
 
 
@@ -204,7 +204,8 @@ def _check_open(rows: _Rows, key: str) -> None:
 
 
 def _check_start(rows: _Rows, turn: Turn, key: str) -> None:
-    """What the other stores leave to unique indexes: one turn runs, and a name is given once (G5, G13)."""
+    """Check what other stores check with unique indexes: one turn runs, and an idempotency key is used once (G5,
+    G13)."""
     named = turn.idempotency_key
     if named is not None and any(other.idempotency_key == named for other in rows.turns):
         raise StoreError("a turn has this idempotency key already; nothing was written", key)

@@ -1,4 +1,4 @@
-"""What a conformance check found: contracts, a report, and the error that carries it.
+"""The outcome of a conformance check: contracts, a report, and the error that carries it.
 
 A *contract* is one promise and the code that tries to show it broken. Each ends as passed, failed or skipped; a failed
 one comes with the smallest script that shows it, told step by step, and a skipped one with the reason.
@@ -46,7 +46,7 @@ class Contract(Generic[B]):
     Attributes:
         name: a word or two.
         promise: what must hold, in a line.
-        try_it: tries to show it broken on a bench; raises :class:`Broken` or :class:`NotApplicable`.
+        try_it: tries to show it broken on a subject; raises :class:`Broken` or :class:`NotApplicable`.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Outcome:
 
 @frozen
 class Report:
-    """What a check found; ``str(report)`` is a table.
+    """The outcome of a check; ``str(report)`` is a table.
 
     Attributes:
         subject: the class that was checked.
@@ -158,22 +158,22 @@ class ConformanceError(FSMError, AssertionError):
         self.report = report
 
 
-def run_contracts(contracts: Iterable[Contract[B]], make_bench: Callable[[], B]) -> tuple[Outcome, ...]:
-    """Try each contract on a bench of its own.
+def run_contracts(contracts: Iterable[Contract[B]], make_subject: Callable[[], B]) -> tuple[Outcome, ...]:
+    """Try each contract on a new subject.
 
     Args:
         contracts: the promises.
-        make_bench: makes a fresh bench for each.
+        make_subject: makes a new subject for each.
 
     Returns:
         How each ended, in order.
     """
-    return tuple(_outcome(contract, make_bench()) for contract in contracts)
+    return tuple(_outcome(contract, make_subject()) for contract in contracts)
 
 
-def _outcome(contract: Contract[B], bench: B) -> Outcome:
+def _outcome(contract: Contract[B], subject: B) -> Outcome:
     try:
-        contract.try_it(bench)
+        contract.try_it(subject)
     except Broken as broken:
         return Outcome(contract.name, contract.promise, "failed", broken.why, broken.story)
     except NotApplicable as reason:

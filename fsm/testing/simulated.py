@@ -1,7 +1,7 @@
 """The simulated world: a database that forgets and refuses, providers that lose sessions and lie, workers that die.
 
-All of it is decided by one source of chance, so that a seed is a whole world. What stands between, the driver of the
-managers, is the real one. The world's parts look at what passes through them, and what must not be is raised as
+All of it is decided by one source of random numbers, so that a seed is a whole world. The engine between them is the
+real one. The parts of the world check everything that passes through them, and raise a deviation as
 :class:`Broken` with the guarantee's number.
 """
 
@@ -51,8 +51,8 @@ class Faults:
         uncertain: it stores a commit and reports that it could not.
         loses: the provider has lost the session that it is to resume.
         fails: the provider reports an error that may pass.
-        lies: the provider breaks its contract: it raises, says nothing, says it twice, says what is no event, or names
-            a session that it reported dead.
+        lies: the provider breaks its contract: it raises, yields nothing, yields a result twice, yields something else
+            than an event, or names a session that it reported dead.
         hangs: the provider is silent for longer than a lease.
         cancels: a caller cancels, or reads no further.
         dies: between two messages, a worker is killed.
@@ -104,7 +104,7 @@ class Tally:
 
 @define(eq=False)
 class World:
-    """What is true of a simulation.
+    """The state of a simulation.
 
     Attributes:
         loop: the time.

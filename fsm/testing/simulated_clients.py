@@ -22,17 +22,17 @@ from fsm.testing.virtual_time import Cancelled, Killed, Task
 __all__ = ["Client", "Crew"]
 
 ACTIONS = {"send": 90, "reset": 4, "force": 3, "recover": 3}
-"""What a caller does, and how often."""
+"""The acts of a caller, with their weights."""
 
 
 TOLD = {TurnStatus.SUPERSEDED: {TurnStatus.SUPERSEDED, TurnStatus.INTERRUPTED}}
-"""How a turn may be stored whose caller was told this. Whoever was superseded does not know by whom: a reset, or a
-worker that took it for dead and ended it as interrupted."""
+"""How a turn may be stored whose caller was told this. The superseded caller does not know the cause: a reset, or a
+worker that ended its turn as interrupted."""
 
 
 @frozen
 class Message:
-    """What a caller sends: its text, and its idempotency key, if it has one."""
+    """A message: its text, and its idempotency key or None."""
 
     text: str
     name: str | None
@@ -44,7 +44,7 @@ class Crew:
     Args:
         world: the world.
         database: where the conversations are.
-        providers: the AIs; a worker that is started anew uses the second at times.
+        providers: the AIs; a worker that is started again uses the second at times.
         size: how many workers there are.
     """
 
@@ -69,7 +69,7 @@ class Crew:
         return provider.remembers(conversation.session_id)
 
     def suffer(self) -> None:
-        """What may go wrong between two messages."""
+        """The faults between two messages."""
         world, faults = self._world, self._world.faults
         if world.happens(faults.dies) and self._alive:
             self._die(world.chance.choice(self._alive))

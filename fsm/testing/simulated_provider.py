@@ -69,7 +69,7 @@ class Provider:
         self._buried: dict[str, list[str]] = defaultdict(list)
 
     def lose_everything(self) -> None:
-        """Lose all sessions, as a container that is started anew."""
+        """Lose all sessions, as a container that is started again."""
         self._world.tally.lost_sessions += len(self._sessions)
         self._sessions.clear()
 
@@ -180,6 +180,7 @@ class Provider:
 
 
 def _due(message: Message, status: TurnStatus) -> str:
-    """What a new session must be told of a user's message: all of it, or its tool results, or nothing (G3, G23)."""
+    """Return the parts of a user message that a new session must be told: all, its tool results, or nothing (G3,
+    G23)."""
     told = [block for block in message.content if "tool_use_id" in block or status is TurnStatus.SUCCEEDED]
     return "" if status is TurnStatus.RUNNING else as_text(told)

@@ -1,9 +1,9 @@
 """Deterministic simulation: many conversations, workers and faults in one process, under a seed, in virtual time.
 
 :func:`simulate` runs the real driver of the managers, every part of it, on simulated databases, providers and deaths
-(:mod:`fsm.testing.simulated`). It promises that the same seed makes the same run, whatever machine it runs on; that
-what breaks a guarantee is told with its seed and with what happened in that conversation before; and that once the
-faults have stopped, every conversation answers, with all that it was told before.
+(:mod:`fsm.testing.simulated`). The same seed makes the same run on every machine. A broken guarantee is reported with
+its seed and with the events of its conversation. Once the faults have stopped, every conversation must answer and know
+its past.
 
 ``python -m fsm.testing simulate --seed 7`` runs one.
 """
@@ -58,7 +58,7 @@ class SimulationError(AssertionError):
 
 @frozen
 class Simulation:
-    """What happened in a simulated world.
+    """The outcome of a simulation.
 
     Attributes:
         seed: makes the same world again.
@@ -104,7 +104,7 @@ def simulate(
         make_store: makes the database. Only a :class:`ReferenceStore` can be made to forget what was not synced.
 
     Returns:
-        What happened.
+        The outcome.
 
     Raises:
         SimulationError: a guarantee did not hold; the message tells the seed.
@@ -155,7 +155,8 @@ def _play(world: World, clients: Sequence[Client], turns: int) -> None:
 
 
 def _end_well(world: World, clients: Sequence[Client], crew: Crew, store: Store) -> None:
-    """The faults stop. What was acknowledged is there, and every conversation answers with all that it was told."""
+    """The faults stop. Check that acknowledged turns are there, and that every conversation answers and knows its
+    past."""
     world.faults = Faults.none()
     world.note("", "the faults stop")
     began = world.loop.now

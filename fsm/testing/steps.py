@@ -19,7 +19,7 @@ __all__ = ["Act", "Hang", "RefuseWrite", "Reset", "Restart", "Send", "Step", "Wa
 
 
 def told(event: object) -> str:
-    """What a provider yields, in words.
+    """The events of a provider, in words.
 
     >>> told(Result(subtype="error_during_execution", is_error=True, session_id="s-1"))
     'error_during_execution of s-1'
@@ -71,7 +71,7 @@ class _Readable:
 
 @frozen(repr=False)
 class Act(_Readable):
-    """What the provider does for one request.
+    """The behaviour of the provider for one request.
 
     Attributes:
         events: what it yields, one after the other; well-formed if the last, and only the last, is a result.

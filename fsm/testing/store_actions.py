@@ -1,4 +1,4 @@
-"""What may happen to conversations in a script for stores, as plain data, and the strategies that make such scripts.
+"""The actions in a script for stores, as plain data, and the strategies that make such scripts.
 
 Each :class:`Action` is decided by the real functions of :mod:`fsm._core.decisions`; one that is not possible at the
 time

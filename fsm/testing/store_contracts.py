@@ -1,8 +1,8 @@
-"""What every store must do: the contracts behind :func:`fsm.testing.check_store`.
+"""The contracts of stores, for :func:`fsm.testing.check_store`.
 
-Most compare the store with :class:`~fsm.testing.ReferenceStore` after each step of scripts that the real decisions
-make (:mod:`fsm.testing.store_looks`); the others try what scripts can't: any content, steps that must be refused, two
-writers at once, a killed process (:mod:`fsm.testing.store_writers`).
+Most compare the store with :class:`~fsm.testing.ReferenceStore` after each step of scripts that the real decisions make
+(:mod:`fsm.testing.store_looks`). The others try cases that scripts can't make: any content, steps that must be refused,
+two writers at once, a killed process (:mod:`fsm.testing.store_writers`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from fsm.errors import Conflict, InvalidInput, StoreError
 from fsm.events import Result
 from fsm.records import Conversation, Message, TurnStatus
 from fsm.testing import store_scripts as s
-from fsm.testing.bench import Bench
 from fsm.testing.report import Broken, Contract, NotApplicable
 from fsm.testing.store_actions import EPOCH, LEASE, OWNER, Action, Begin, End, Extend, Late, Reset, Script
 from fsm.testing.store_looks import (
@@ -47,6 +46,7 @@ from fsm.testing.store_writers import (
     reopening,
     threads,
 )
+from fsm.testing.subjects import StoreSubject
 
 __all__ = ["CONTRACTS"]
 
@@ -81,10 +81,10 @@ JSON: st.SearchStrategy[Any] = st.recursive(
 )
 
 
-def contents(bench: Bench) -> None:
+def contents(subject: StoreSubject) -> None:
     """Whatever JSON can say comes back equal, wherever it is stored."""
-    with bench.store() as store:
-        for number, value in enumerate((*CONTENTS, *s.some(JSON, bench.examples))):
+    with subject.store() as store:
+        for number, value in enumerate((*CONTENTS, *s.some(JSON, subject.examples))):
             _say(s.Play(store), value, number)
 
 
@@ -143,12 +143,12 @@ def refused(play: s.Play, step: fx.Step, why: str, *kinds: type[Exception]) -> N
     look_at_idempotency(play)
 
 
-def atomicity(bench: Bench) -> None:
+def atomicity(subject: StoreSubject) -> None:
     """For each place in a step, and each kind of effect that can't be written."""
     actions = (Begin(), End(), Begin(text="second"))
     for name, make_bad in BAD_EFFECTS.items():
         for position in range(4):
-            with bench.store() as store:
+            with subject.store() as store:
                 play = s.Play(store)
                 for action in actions:
                     play.do(action)
@@ -171,7 +171,7 @@ BAD_EFFECTS: dict[str, Callable[[Conversation], fx.Effect]] = {
 """Effects that no store can write after two turns, the second of them running."""
 
 
-def stale_snapshots(bench: Bench) -> None:
+def stale_snapshots(subject: StoreSubject) -> None:
     """A step is refused unless its snapshot is what is stored: the version, the time and the id."""
     for first, second in (
         (Begin(), Begin(text="me too")),
@@ -179,7 +179,7 @@ def stale_snapshots(bench: Bench) -> None:
         (Reset(), End()),
         (Extend(), Reset()),
     ):
-        with bench.store() as store:
+        with subject.store() as store:
             play = s.Play(store)
             if not isinstance(first, Begin):
                 play.do(Begin())
@@ -190,7 +190,7 @@ def stale_snapshots(bench: Bench) -> None:
             refused(play, late, f"{told} (decided from the snapshot before step {len(play.story)})", Conflict)
     for action in (End(), Extend(), Reset()):
         for other, changes in OTHER_SNAPSHOTS.items():
-            with bench.store() as store:
+            with subject.store() as store:
                 play = s.Play(store)
                 play.do(Begin())
                 step = action.decide(play)
@@ -213,10 +213,10 @@ OTHER_SNAPSHOTS: dict[str, Callable[[fx.Step], fx.Step]] = {
     "a snapshot of the same version that another commit made": _from_another_commit,
     "a snapshot of the same key and version under another id": _from_another_conversation,
 }
-"""What a database that forgets a commit, or a conversation, may hold in the place of a snapshot."""
+"""Return snapshots that a database may hold in the place of another, after it forgot a commit or a conversation."""
 
 
-def retries(bench: Bench) -> None:
+def retries(subject: StoreSubject) -> None:
     """A step that was committed is a conflict the second time, and its rows are there once."""
     superseded: list[Action] = [Begin(), Reset()]
     scripts: list[Script] = [
@@ -226,7 +226,7 @@ def retries(bench: Bench) -> None:
         [*superseded, Late()],
     ]
     for script in scripts:
-        with bench.store() as store:
+        with subject.store() as store:
             play = s.Play(store)
             step = None
             for action in script:
@@ -235,9 +235,9 @@ def retries(bench: Bench) -> None:
             refused(play, step, f"step {len(play.story)} is committed once more", Conflict)
 
 
-def together(bench: Bench) -> None:
+def together(subject: StoreSubject) -> None:
     """Of steps that are handed over at once each stands for itself: the good ones are written, the bad ones are not."""
-    with bench.store() as store:
+    with subject.store() as store:
         if not hasattr(store, "commit_many"):
             raise NotApplicable("it takes one step at a time: it has no commit_many")
         play = s.Play(store)
@@ -268,9 +268,9 @@ def _hand_over(play: s.Play, steps: Sequence[tuple[fx.Step, type[Exception] | No
         look_at_rows(play)
 
 
-def bad_input(bench: Bench) -> None:
-    """A negative bound is no page."""
-    with bench.store() as store:
+def bad_input(subject: StoreSubject) -> None:
+    """A negative bound is refused."""
+    with subject.store() as store:
         play = s.Play(store)
         play.do(Begin())
         conversation = play.conversation("a")
@@ -291,7 +291,7 @@ def _refuses_negative(play: s.Play, rows: str, conversation: Conversation, bound
     raise Broken(f"{what} must raise InvalidInput and returned {len(list(found))} rows", play.story)
 
 
-CONTRACTS: tuple[Contract[Bench], ...] = (
+CONTRACTS: tuple[Contract[StoreSubject], ...] = (
     compared("rows", "what was committed reads back equal (G4, G6, G7)", look_at_rows),
     compared("order", "rows come in the order of their numbers, without gaps (G5)", look_at_order),
     compared("pages", "limit and before select the newest rows, oldest first", look_at_pages, share=5),

@@ -7,39 +7,39 @@ from typing import Any
 from fsm.records import Conversation
 from fsm.store import Store
 from fsm.testing import store_scripts as s
-from fsm.testing.bench import Bench
 from fsm.testing.report import Broken, Contract
 from fsm.testing.store_actions import IDS, LEASE, TOUR, Begin, Clock, End, Extend, Reset, Script
+from fsm.testing.subjects import StoreSubject
 
 PAGED = ("sessions", "turns", "messages", "transitions")
 WORKERS = ("one", "two")
 
 
-def compared(name: str, promise: str, look: s.Look, *, share: int = 1, tour: Script = TOUR) -> Contract[Bench]:
+def compared(name: str, promise: str, look: s.Look, *, share: int = 1, tour: Script = TOUR) -> Contract[StoreSubject]:
     """A contract that plays scripts and looks after each step.
 
     Args:
         name: of the contract.
         promise: of the contract.
         look: what is compared.
-        share: one of so many of the bench's examples is tried.
+        share: one of so many of the subject's examples is tried.
         tour: the script to begin with.
     """
 
-    def try_it(bench: Bench) -> None:
-        with bench.store() as store:
-            script = s.search(store, look, bench.examples // share, tour=tour)
+    def try_it(subject: StoreSubject) -> None:
+        with subject.store() as store:
+            script = s.search(store, look, subject.examples // share, tour=tour)
         if script is not None:
-            raise smallest(bench, script, look)
+            raise smallest(subject, script, look)
 
     return Contract(name, promise, try_it)
 
 
-def smallest(bench: Bench, script: Script, look: s.Look) -> Broken:
+def smallest(subject: StoreSubject, script: Script, look: s.Look) -> Broken:
     """The smallest script that shows the same in a fresh store."""
 
     def broken(script: Script) -> Broken | None:
-        with bench.store() as store:
+        with subject.store() as store:
             return s.deviation(s.Play(store), script, look)
 
     if broken(script) is None:
@@ -97,7 +97,7 @@ def look_at_idempotency(play: s.Play) -> None:
 
 
 def look_at_the_others(play: s.Play) -> None:
-    """What is read of a conversation changes only with a step of its own."""
+    """The rows of a conversation change only with its own steps."""
     for conversation in play.conversations():
         key = conversation.key
         seen = play.attempt("a read", _everything, play.store, conversation)
@@ -144,8 +144,8 @@ def look_at_lists(play: s.Play) -> None:
                 play.same("running", until=until, after=conversation)
 
 
-def lists(bench: Bench) -> None:
-    """Lists show all conversations, so each script gets a store of its own."""
+def lists(subject: StoreSubject) -> None:
+    """Lists show all conversations, so each script gets a new store."""
     tour = [
         Begin("b"),
         Begin("c"),
@@ -156,10 +156,10 @@ def lists(bench: Bench) -> None:
         *TOUR,
     ]
     for script in (tour, TOUR):
-        with bench.store() as store:
+        with subject.store() as store:
             broken = s.deviation(s.Play(store), script, look_at_lists)
         if broken is not None:
-            raise smallest(bench, script, look_at_lists)
+            raise smallest(subject, script, look_at_lists)
 
 
 ODD_KEYS = (

@@ -2,8 +2,8 @@
 
 A script is a list of :class:`Action`. Each is decided by the real functions of :mod:`fsm._core.decisions` from what the
 :class:`~fsm.testing.ReferenceStore` holds, committed to both stores, and then a *look* compares what they read. An
-action that is not possible at the time (the end of a turn when none is running) is left out, so any part of a script
-is a script: :func:`smallest` drops what is not needed to show a deviation.
+action that is not possible at the time, such as the end of a turn when none is running, is left out. So any part of a
+script is a script, and :func:`smallest` drops the actions that are not needed to show a deviation.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def search(store: Store, look: Look, examples: int, tour: Script = TOUR) -> Scri
     """A script on which a store deviates from the reference, or None if none was found.
 
     Args:
-        store: the store; each script plays in conversations of its own.
+        store: the store; each script plays in new conversations.
         look: what is compared after each step.
         examples: how many scripts to try after the tour.
         tour: the script to begin with.
@@ -230,7 +230,7 @@ def _call(method: str, args: Sequence[object], kwargs: dict[str, object]) -> str
 
 
 def _difference(expected: object, found: object) -> str:
-    """What was expected and what came, as short as it can be told."""
+    """Return the expected and the found value, shortened to their difference."""
     if isinstance(expected, list) and isinstance(found, list):
         if len(expected) != len(found) or not expected:
             return f"must be {_rows(expected)} and is {_rows(found)}"

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from fsm.store import Store
 from fsm.testing import race
 from fsm.testing import store_scripts as s
-from fsm.testing.bench import Bench, close
 from fsm.testing.reference import ReferenceStore
 from fsm.testing.report import Broken, NotApplicable
 from fsm.testing.store_actions import TOUR
@@ -23,17 +22,18 @@ from fsm.testing.store_looks import (
     look_at_rows,
     smallest,
 )
+from fsm.testing.subjects import StoreSubject, close
 
 
-def threads(bench: Bench) -> None:
+def threads(subject: StoreSubject) -> None:
     """Two threads with one store."""
-    with bench.store() as store:
+    with subject.store() as store:
         _needs_threads(store)
         errors: list[BaseException] = []
 
         def work(name: str) -> None:
             try:
-                race.race(store, name, bench.writes)
+                race.race(store, name, subject.writes)
             except BaseException as error:  # noqa: BLE001  # told by the thread that waits
                 errors.append(error)
 
@@ -43,10 +43,10 @@ def threads(bench: Bench) -> None:
                 worker.start()
             for worker in workers:
                 worker.join()
-        story = _race_story("threads", bench.writes)
+        story = _race_story("threads", subject.writes)
         if errors:
             raise Broken(f"{type(errors[0]).__name__} was raised: {errors[0]}", story)
-        _judge_race(store, bench.writes, story)
+        _judge_race(store, subject.writes, story)
 
 
 def _needs_threads(store: Store) -> None:
@@ -75,12 +75,12 @@ def _switching_often() -> Iterator[None]:
         sys.setswitchinterval(interval)
 
 
-def processes(bench: Bench) -> None:
-    """Two processes, each with a store of its own on the same conversations."""
-    with bench.store() as store:
-        opener = bench.opener_elsewhere(store)
-        story = _race_story("processes", bench.writes)
-        workers = [race.start("race", opener, name, bench.writes) for name in WORKERS]
+def processes(subject: StoreSubject) -> None:
+    """Two processes, each with its own store on the same conversations."""
+    with subject.store() as store:
+        opener = subject.opener_elsewhere(store)
+        story = _race_story("processes", subject.writes)
+        workers = [race.start("race", opener, name, subject.writes) for name in WORKERS]
         try:
             for worker in workers:
                 _is_ready(worker)
@@ -93,7 +93,7 @@ def processes(bench: Bench) -> None:
         finally:
             for worker in workers:
                 _end(worker)
-        _judge_race(store, bench.writes, story)
+        _judge_race(store, subject.writes, story)
 
 
 def _race_story(kind: str, count: int) -> list[str]:
@@ -122,22 +122,22 @@ def _judge_race(store: Store, count: int, story: Sequence[str]) -> None:
 # Durability
 
 
-def reopening(bench: Bench) -> None:
-    """What was committed is there for a second store, after each step."""
+def reopening(subject: StoreSubject) -> None:
+    """A second store finds each committed step."""
 
     def look(play: s.Play) -> None:
-        opener = bench.opener(play.store)
+        opener = subject.opener(play.store)
         again = play.attempt("opening it a second time", opener)
         try:
             _look_with(play, again)
         finally:
             close(again)
 
-    with bench.store() as store:
-        bench.opener(store)
+    with subject.store() as store:
+        subject.opener(store)
         broken = s.deviation(s.Play(store), TOUR, look)
     if broken is not None:
-        raise smallest(bench, TOUR, look)
+        raise smallest(subject, TOUR, look)
 
 
 def _look_with(play: s.Play, again: Store) -> None:
@@ -155,11 +155,11 @@ def _look_with(play: s.Play, again: Store) -> None:
         play.reference, play.store = told, first
 
 
-def killing(bench: Bench) -> None:
-    """What a process said it had committed is there after it was killed."""
-    with bench.store() as store:
-        opener = bench.opener_elsewhere(store)
-        acknowledged = _killed(race.start("run_alone", opener), bench.writes)
+def killing(subject: StoreSubject) -> None:
+    """Commits that a process acknowledged are there after it was killed."""
+    with subject.store() as store:
+        opener = subject.opener_elsewhere(store)
+        acknowledged = _killed(race.start("run_alone", opener), subject.writes)
         story = [
             "a process commits one step after the other, and says so after each",
             f"it is killed (SIGKILL) after it has said so {acknowledged} times",

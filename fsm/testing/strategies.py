@@ -1,8 +1,7 @@
-"""Strategies for Hypothesis: what a provider may report, what is said, and whole scripts of what may happen.
+"""Strategies for Hypothesis: results of a provider, content, and whole scripts.
 
-Every function here returns a strategy and is cached, so that calling it for each draw costs nothing: a strategy that
-is made anew for each example takes longer than the example. They promise to shrink to the simplest story: the first
-choice everywhere is the ordinary one, a message that is answered.
+Every function here returns a strategy and is cached, because making a strategy takes longer than an example. Examples
+shrink to the simplest story: the first choice everywhere is the ordinary one, a message that is answered.
 
 Provider session ids come from a pool of three, so that dead ids are echoed, ids change in mid-session and ids are
 missing all the time.
@@ -146,7 +145,7 @@ SAYS: tuple[Event, ...] = (
     ToolUse("t-1", "look", {"at": "it"}),
     ToolResult("t-1", "seen"),
 )
-"""What comes before a result: text and tools."""
+"""The events before a result: text and tools."""
 
 
 @cache
@@ -158,7 +157,7 @@ def _said() -> Strategy[tuple[Event, ...]]:
 
 @lru_cache
 def well_formed(result: Strategy[Result] | None = None) -> Strategy[Act]:
-    """What a provider that keeps its contract does for one request.
+    """The behaviour of a provider that keeps its contract, for one request.
 
     Args:
         result: how it ends; any of :func:`results` by default.
@@ -168,8 +167,8 @@ def well_formed(result: Strategy[Result] | None = None) -> Strategy[Act]:
 
 @cache
 def acts() -> Strategy[Act]:
-    """What a provider does for one request: well-formed mostly; else broken off, without a result, or going on after
-    it.
+    """The behaviour of a provider for one request: mostly well-formed, else cut off, without a result, or with events
+    after it.
     """
     ways = ["well"] * 8 + ["raises", "ends", "goes on"]
     usual = _acts(results(), _said(), _pick(ways))
@@ -186,7 +185,7 @@ def _acts(draw: st.DrawFn, results: Strategy[Result], said: Strategy[tuple[Event
 
 @lru_cache
 def event_streams(*, malformed: bool = True) -> Strategy[tuple[Event, ...]]:
-    """What a provider yields for one request.
+    """The events of a provider for one request.
 
     Args:
         malformed: whether it may break its contract, and yield no result or go on after it.
@@ -232,7 +231,7 @@ def _blocks() -> Strategy[Block]:
 
 @cache
 def contents() -> Strategy[Content]:
-    """What a caller may send: text of any kind, or blocks, tool calls and their results among them.
+    """The content of a message: text of any kind, or blocks, tool calls and their results among them.
 
     >>> from hypothesis import find
     >>> find(contents(), lambda content: True)

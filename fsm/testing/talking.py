@@ -1,6 +1,6 @@
-"""Talking with a provider as a manager would: the bench, the room and the talks of its contracts.
+"""Talking with a provider as a manager would, for the contracts of providers.
 
-Everything that comes is kept in words, so that a contract which is broken can tell what happened.
+All events are recorded in words, so that the error of a broken contract tells the story.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from fsm.context import ContextWindow, rebuild
 from fsm.events import Result, TextDelta, ToolResult, ToolUse
 from fsm.provider import Request
 from fsm.records import Message
-from fsm.testing.bench import close
 from fsm.testing.report import Broken
+from fsm.testing.subjects import close
 
-__all__ = ["Bench", "Heard", "Room", "Talk", "names_of", "room_of"]
+__all__ = ["Channel", "Heard", "ProviderSubject", "Talk", "channel_of", "names_of"]
 
 Way: TypeAlias = Literal["stream", "astream"]
 
@@ -35,8 +35,8 @@ EVENTS = 100_000
 
 
 @define
-class Bench:
-    """What a contract works with."""
+class ProviderSubject:
+    """Makes providers for a contract, and closes them."""
 
     make_provider: Callable[[], Any]
     messages: tuple[str, ...]
@@ -44,7 +44,7 @@ class Bench:
 
     @contextmanager
     def provider(self) -> Iterator[Any]:
-        """A provider of its own."""
+        """Make a provider, and close it at the end of the block."""
         provider = self.make_provider()
         try:
             yield provider
@@ -52,7 +52,7 @@ class Bench:
             close(provider)
 
     def ways(self) -> list[Way]:
-        """In which ways it can be asked."""
+        """Return the ways in which it can be asked."""
         with self.provider() as provider:
             both: tuple[Way, ...] = ("stream", "astream")
             ways = [way for way in both if callable(getattr(provider, way, None))]
@@ -63,7 +63,7 @@ class Bench:
 
 @frozen
 class Heard:
-    """What came for one request.
+    """The answer to one request.
 
     Attributes:
         events: what was yielded.
@@ -80,10 +80,10 @@ class Heard:
 
 
 @define
-class Room:
+class Channel:
     """One provider, asked in one way."""
 
-    bench: Bench
+    subject: ProviderSubject
     provider: Any
     way: Way
     portal: BlockingPortal | None
@@ -123,15 +123,15 @@ class Room:
 
 
 @contextmanager
-def room_of(bench: Bench, way: Way) -> Iterator[Room]:
-    """A provider of its own, asked in one way; an ``astream`` runs on one event loop as long as it is open."""
+def channel_of(subject: ProviderSubject, way: Way) -> Iterator[Channel]:
+    """Open a new provider that is asked in one way; an ``astream`` runs on one event loop as long as it is open."""
     if way == "stream":
-        with bench.provider() as provider:
-            yield Room(bench, provider, way, None)
+        with subject.provider() as provider:
+            yield Channel(subject, provider, way, None)
         return
-    with start_blocking_portal() as portal, bench.provider() as provider:
+    with start_blocking_portal() as portal, subject.provider() as provider:
         try:
-            yield Room(bench, provider, way, portal)
+            yield Channel(subject, provider, way, portal)
         finally:
             if callable(getattr(provider, "aclose", None)):
                 portal.call(provider.aclose)
@@ -146,7 +146,7 @@ class Talk:
         session_id: the session that the last result named.
     """
 
-    room: Room
+    channel: Channel
     key: str
     story: list[str] = field(factory=list)
     session_id: str | None = None
@@ -158,7 +158,7 @@ class Talk:
     def hear(self, *, resume: str | None = None, take: int = EVENTS) -> Heard:
         """Ask the next message, resuming this session or none, and keep what was said."""
         request = self._request(resume)
-        heard = self.room.read(request, take)
+        heard = self.channel.read(request, take)
         self.story.append(self._told(request, heard, take))
         self._keep(request, heard)
         return heard
@@ -171,9 +171,9 @@ class Talk:
         """
         heard = self.hear(resume=resume)
         if heard.error is not None:
-            raise self.broken(f"{self.room.way} raised {type(heard.error).__name__}: {heard.error}")
+            raise self.broken(f"{self.channel.way} raised {type(heard.error).__name__}: {heard.error}")
         if not heard.results:
-            raise self.broken(f"{self.room.way} ended without a result")
+            raise self.broken(f"{self.channel.way} ended without a result")
         return heard.results[0]
 
     def succeed(self, *, resume: str | None = None) -> Result:
@@ -188,7 +188,7 @@ class Talk:
         return Broken(why, self.story)
 
     def _request(self, resume: str | None) -> Request:
-        messages = self.room.bench.messages
+        messages = self.channel.subject.messages
         content = (text_block(messages[self._turns % len(messages)]),)
         self._turns += 1
         past = self._messages[: self._opened]
@@ -197,7 +197,7 @@ class Talk:
             self._session += bool(self._messages)
             self._opened = len(self._messages)
             history = rebuild(self._messages, ContextWindow(), content)
-        elif getattr(self.room.provider, "wants_transcript", False):
+        elif getattr(self.channel.provider, "wants_transcript", False):
             history = (*rebuild(past, ContextWindow(), own[0].content if own else content), *own)
         else:
             history = ()
@@ -222,7 +222,7 @@ class Talk:
     def _told(self, request: Request, heard: Heard, take: int) -> str:
         how = "in a new session" if request.session_id is None else f"resuming {request.session_id}"
         told = f" and {len(request.history)} messages of history" if request.history else ""
-        asked = f"{self.key!r} asks by {self.room.way}, {how}{told}"
+        asked = f"{self.key!r} asks by {self.channel.way}, {how}{told}"
         if take < EVENTS:
             return f"{asked}, and closes it after {take} event"
         return f"{asked}; it yields {names_of(heard.events)}{' and raises' if heard.error else ''}"

@@ -1,9 +1,9 @@
-"""Trace checking: is what was recorded a behaviour of the machine?
+"""Trace checking: recorded rows must be a behaviour of the machine.
 
 :func:`check_log` reads a log of moves, such as an observer wrote it. :func:`check_database` reads all that a store
 holds, of any number of conversations, page by page. Both promise to name the exact place and the reason of the first
-deviation, and to change nothing. What they know of the machine is its table (:data:`fsm.TABLE`) and the guarantees G1
-to G7, G11 and G15; the code that made the rows is not asked.
+deviation, and to change nothing. They know only the
+table (:data:`fsm.TABLE`) and the guarantees G1 to G7, G11 and G15, and don't use the code that made the rows.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TRIES = 100
 
 @define
 class Checked:
-    """What was read and found good: how many rows of each kind.
+    """The numbers of rows of each kind that were checked.
 
     >>> print(Checked(1, 1, 2, 4, 2))
     1 conversations, 1 sessions, 2 turns, 4 messages, 2 transitions

@@ -1,4 +1,4 @@
-"""What is stored of the turns of a conversation: how they ended, and what was said in them (G2, G5, G6, G11)."""
+"""The check of the stored turns of a conversation: their ends and their messages (G2, G5, G6, G11)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands between a manager and its world in a conversation machine: a store and a provider that are watched.
+"""The store and the provider of a conversation machine, which record every call.
 
 The store refuses the commit that it is told to refuse. The provider notes what it is asked and what it answers, on one
 tape for each turn, and promises to change nothing of it.
@@ -34,7 +34,7 @@ class Heard:
 
 @define
 class Books:
-    """What is known of one conversation from outside.
+    """The records of one conversation.
 
     Attributes:
         key: the conversation.
@@ -115,7 +115,7 @@ class Watched:
         self._is_stored = is_stored
 
     def stream(self, request: Request) -> Iterator[Event]:
-        """What the provider does."""
+        """The behaviour of the provider."""
         tape = self._books.tapes[request.turn]
         tape.append(Heard(request, self._is_stored(request)))
         events = iter(self._provider.stream(request))

@@ -77,7 +77,7 @@ class RaisesOnDeadSessions(DemoProvider):
 
 
 class ReportsDeathAsFailure(DemoProvider):
-    """A dead session is reported as a failure that may pass, so it is resumed for ever."""
+    """A dead session is reported as a failure that may pass, so every later message resumes it."""
 
     def stream(self, request: Request) -> Iterator[Event]:
         return map(_as_failure, super().stream(request))

@@ -117,7 +117,7 @@ class ForgetsToolResults(_Wrong):
 
 
 class StoresTheIdFromTheError(_Wrong):
-    """It keeps the id that came back with the error, and resumes the dead session for ever."""
+    """It keeps the id that came back with the error, and every later message resumes the dead session."""
 
     def load(self, key: str) -> Conversation | None:
         conversation = super().load(key)
@@ -266,7 +266,7 @@ class LosesTheLastCommit(_Wrong):
 
 
 class CrashesOnConflict(_Wrong):
-    """Being overtaken is raised as an error of its own instead of a conflict, so nobody decides again."""
+    """A lost race raises another error than a conflict, so the caller does not decide again."""
 
     def commit(self, step: fx.Step) -> None:
         try:

@@ -18,7 +18,7 @@ from fsm.testing.strategies import (
 )
 
 TWO_ACTS = st.tuples(acts(), acts())
-"""What the provider does for a message and for the second try, if there is one."""
+"""The behaviour of the provider for a message, and for the second try if there is one."""
 
 WELL_FORMED_SENDS = sends(well_formed())
 """Messages to a provider that keeps its contract."""

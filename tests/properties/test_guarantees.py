@@ -32,7 +32,7 @@ WELL = s.Act((s.TextDelta("well"), s.Result()))
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RefusingStore]:
-    """One real database for all examples; each plays in a conversation of its own."""
+    """One real database for all examples; each plays in another conversation."""
     with RefusingStore(f"sqlite:///{tmp_path_factory.mktemp('db')}/chat.db", durability="relaxed") as store:
         yield store
 

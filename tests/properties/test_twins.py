@@ -45,7 +45,7 @@ class Run:
             yield {"key": self.key, "content": content, "idempotency_key": idempotency_key}, reset
 
     def note(self, reply: Any) -> None:
-        """What came of a message."""
+        """The outcome of a message."""
         error = type(reply).__name__ if isinstance(reply, FSMError) else None
         reply = reply.reply if error else reply
         self.came.append((error, reply and attrs.evolve(reply, key="")))

@@ -1,7 +1,7 @@
 """A world to play scripts in: a real store, real managers, and a provider that does what the script says.
 
-The world keeps its own books, independently of the code under test: what each request was and what it was answered,
-which ids were reported dead, which turns succeeded and what was said in them.
+The world keeps its own records, independently of the code under test: each request and its answer, the ids that were
+reported dead, the turns that succeeded, and their messages.
 """
 
 import itertools
@@ -42,7 +42,7 @@ class World:
     """One conversation and all that happens to it.
 
     Args:
-        store: a real store; each world uses a key of its own in it.
+        store: a real store; each world uses another key.
         window: how much of the history a new session is told.
     """
 
@@ -177,7 +177,7 @@ class World:
             self.refused = error
 
     def _kept_in_spite(self, request: Request) -> set[str | None]:
-        """What a late result can't declare dead: the id that the conversation holds meanwhile (G10)."""
+        """Return the ids that a late result can't declare dead: the one that the conversation holds (G10)."""
         conversation = self.store.load(self.key)
         assert conversation is not None
         running = conversation.running
@@ -185,7 +185,7 @@ class World:
         return {None, conversation.session_id} if late else {None}
 
     def answer(self, request: Request, provider: str) -> Iterator[object]:
-        """What the script says, noted down."""
+        """Plays the script, and records it."""
         acts = self._acts[request.content[0]["text"]]
         act = acts.pop(0) if acts else Act((Result(),))
         asked = Asked(request, provider, act, frozenset(self.dead))
@@ -216,7 +216,7 @@ class Asked:
 
     @property
     def said(self) -> tuple[Event, ...]:
-        """What it yielded."""
+        """The events that it yielded."""
         return self.act.events[: self.yielded]
 
     @property
@@ -227,7 +227,7 @@ class Asked:
 
 @define
 class Outcome:
-    """What came of one message."""
+    """The outcome of one message."""
 
     step: Send | Hang
     text: str

@@ -1,4 +1,5 @@
-"""What other processes open in the tests of the conformance checks; small, for they import it each time."""
+"""The stores that other processes open in the tests of the conformance checks. It is small, because each process
+imports it."""
 
 from typing import Any
 

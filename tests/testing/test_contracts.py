@@ -92,7 +92,7 @@ class Answers:
 
 
 class Messages(AnthropicMessages):
-    """A provider with clients of its own."""
+    """A provider with its own clients."""
 
     def __init__(self, url: str) -> None:
         options: dict[str, Any] = {"base_url": url, "api_key": "test", "max_retries": 0}
@@ -254,7 +254,7 @@ def test_a_store_of_one_thread_is_not_asked_to_serve_two() -> None:
 
 
 def test_a_store_that_another_process_can_not_open_is_skipped_with_the_reason() -> None:
-    """What the process said is the reason."""
+    """The output of the process is the reason."""
     report = check_store(ReferenceStore, reopen=lambda _: unopenable, examples=0, raise_on_failure=False)
     (_, reason, *_) = [outcome.why for outcome in report.skipped]
     assert reason == "another process can't open it: OSError: not here"

@@ -39,7 +39,7 @@ def test_the_store_for_sqlite_keeps_every_guarantee(sqlite_url: str) -> None:
 
 
 def test_the_store_for_postgresql_keeps_every_guarantee(postgresql_url: str) -> None:
-    """G1 to G16; a store is shared by all examples, so each has a conversation of its own."""
+    """G1 to G16; all examples share a store, so each has another conversation."""
 
     class Open(SQLStore):
         def close(self) -> None:
@@ -51,7 +51,7 @@ def test_the_store_for_postgresql_keeps_every_guarantee(postgresql_url: str) -> 
 
 
 def test_any_provider_can_be_watched() -> None:
-    """What it answers is noted; its sessions die with each crash."""
+    """A provider that records its answers, and whose sessions die with each crash."""
     run(conversation_machine(ReferenceStore, lambda name: DemoProvider(name=name)), 0.3)
 
 
@@ -72,7 +72,7 @@ class Changed(ReferenceStore):
         super().commit(self.whole(attrs.evolve(step, effects=effects)))
 
     def change(self, effect: Any) -> Iterator[Any]:
-        """What is written instead."""
+        """The step that is written instead."""
         yield effect
 
     def whole(self, step: Step) -> Step:

@@ -79,7 +79,7 @@ def test_on_a_reference_store_of_ones_own_too() -> None:
 
 
 def test_worlds_of_one_form_have_the_same_future() -> None:
-    """What is merged may be merged: whatever can follow from one can follow from the other."""
+    """Merged worlds have the same future."""
     futures: dict[object, set[frozenset[object]]] = {}
     worlds = [World(ReferenceStore(), "conversation", (Worker(), Worker()))]
     for _ in range(4):
@@ -181,7 +181,7 @@ BUGS: dict[str, tuple[Decisions, str]] = {
 
 
 NOT_ALWAYS = {"answers only in the first session"}
-"""What is wrong only in the end, which a script alone does not claim."""
+"""The deviation shows only in the end, which a script alone does not check."""
 
 
 @pytest.mark.parametrize("bug", BUGS)

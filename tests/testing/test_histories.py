@@ -17,7 +17,7 @@ pytestmark = pytest.mark.thorough
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("workers", [2, 4])
 def test_a_real_database_is_as_good_as_one_call_at_a_time(url: str, seed: int, workers: int) -> None:
-    """G5, G10: two workers, or four, each with a store of its own; commits meet, and some have unknown ends."""
+    """G5, G10: two or four workers, each with its own store; commits meet, and some have unknown outcomes."""
     history = check_linearizable(lambda: SQLStore(url), workers=workers, calls=25, seed=seed)
     assert history.commits > 20
     assert history.overlapping > 0

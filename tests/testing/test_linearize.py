@@ -91,7 +91,7 @@ def test_an_operation_of_unknown_outcome_may_take_effect_long_after_it_failed() 
 
 
 def test_a_long_history_of_two_workers_is_checked_quickly() -> None:
-    """The memory keeps what was tried; without it this would take for ever."""
+    """Without the memory of tried states this would not end in time."""
     operations = []
     for number in range(60):
         swap = Operation(1, "swap", "x", (number, number + 1), 4 * number + 1, 4 * number + 4, True)

@@ -60,7 +60,7 @@ def test_a_database_that_forgets_often_loses_nothing_acknowledged() -> None:
 
 
 def test_a_guard_without_the_time_of_the_commit_lets_two_turns_be_mixed_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the simulation would have found: a forgotten turn that ends the one in its place."""
+    """The simulation would have found this fault: a forgotten turn ends the one in its place."""
     monkeypatch.setattr(reference, "_commit_of", lambda conversation: conversation.id)
     with pytest.raises(SimulationError, match="G4: turn"):
         for seed in range(60):
@@ -68,7 +68,7 @@ def test_a_guard_without_the_time_of_the_commit_lets_two_turns_be_mixed_up(monke
 
 
 def test_an_end_that_is_not_synced_and_told_to_a_caller_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the simulation did find: a beginning ends a turn that was left behind, whose reply is then repeated."""
+    """The simulation has found this fault: beginning a turn ends an abandoned one, whose reply is then repeated."""
     monkeypatch.setattr(Step, "must_be_durable", property(lambda step: step.after.running is None))
     with pytest.raises(SimulationError, match="G8: turn"):
         for seed in range(60):

@@ -69,7 +69,7 @@ class _Silent:
 
 
 def test_a_strategy_is_made_once() -> None:
-    """Making it anew for each draw costs more than playing it."""
+    """Making it for each draw takes longer than playing it."""
     assert strategies.scripts() is strategies.scripts()
     assert strategies.scripts(strategies.refused_writes()) is strategies.scripts(strategies.refused_writes())
     assert strategies.sends(strategies.well_formed()) is strategies.sends(strategies.well_formed())

@@ -25,7 +25,7 @@ DEATH = Result(subtype=EXPIRED, is_error=True, session_id="demo-k-1")
 
 
 def story(store: object, log: list[Transition] | None = None) -> None:
-    """Seven turns: answered, healed, failed, found dead without healing, begun anew, late, running."""
+    """Seven turns: answered, healed, failed, found dead without healing, in a new session, late, running."""
     observers = [] if log is None else [log.append]
     options = {"clock": lambda: NOW, "observers": observers}
     provider = DemoProvider([None, DEATH, None, Result(is_error=True, http_status=429)])
@@ -177,7 +177,7 @@ def test_each_kind_of_damage_is_found_where_it_is(
 
 
 def test_a_conversation_that_is_written_meanwhile_is_read_again() -> None:
-    """What was read before and after does not fit together, and that is nobody's fault."""
+    """The rows read before and after do not agree, which is not a fault."""
 
     class Busy(ReferenceStore):
         def turns(self, conversation: Conversation, **bounds: object) -> list[object]:

@@ -23,7 +23,7 @@ from fsm.content import Block
 from fsm.errors import InvalidInput, ProviderError
 from fsm.events import Event
 from fsm.fork import leave_to_parent
-from fsm.provider import Request
+from fsm.provider import BaseProvider, Request
 from fsm.providers._anthropic.client import Clients
 from fsm.providers.anthropic_agents.arguments import call_of_create, common_of, name_of
 from fsm.providers.anthropic_agents.content import check_content
@@ -40,7 +40,7 @@ STOPPING = 5.0
 """The most seconds for stopping an agent and closing its connection."""
 
 
-class AnthropicAgents:
+class AnthropicAgents(BaseProvider):
     """A Managed Agent, for :class:`fsm.SessionManager` and :class:`fsm.AsyncSessionManager`.
 
     How a turn ends, and what its result says:

@@ -21,7 +21,7 @@ from fsm.content import Block
 from fsm.errors import ProviderError
 from fsm.events import Event
 from fsm.fork import leave_to_parent
-from fsm.provider import Request
+from fsm.provider import BaseProvider, Request
 from fsm.providers._anthropic.client import Clients
 from fsm.providers.anthropic_messages.content import check_content
 from fsm.providers.anthropic_messages.exchange import END, Exchange, Question
@@ -36,7 +36,7 @@ ASKING = 30.0
 """For how many seconds the API is asked at most whether it still takes an old transcript."""
 
 
-class AnthropicMessages:
+class AnthropicMessages(BaseProvider):
     """Claude, over the Messages API, for :class:`fsm.SessionManager` and :class:`fsm.AsyncSessionManager`.
 
     How a turn ends, and what its result says:
@@ -116,7 +116,7 @@ class AnthropicMessages:
 
     @property
     def longest_silence(self) -> float | None:
-        """For how many seconds a call may give no sign of life: the client's read timeout times its attempts.
+        """The longest time in seconds without a sign of life: the client's read timeout times its attempts.
 
         None without a timeout, or while no client is made yet.
         """

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from fsm.content import Block
 from fsm.errors import InvalidInput, ProviderError
 from fsm.events import EXPIRED, Event, Result
-from fsm.provider import Request
+from fsm.provider import BaseProvider, Request
 from fsm.providers.claude_agent import exchange
 from fsm.providers.claude_agent.exchange import Exchange
 from fsm.providers.claude_agent.loop_thread import read_in_thread
@@ -38,7 +38,7 @@ STOPPING = 3.0
 """How long the CLI may take to stop what it is doing and to store it, in seconds; then it is ended by force."""
 
 
-class ClaudeAgent:
+class ClaudeAgent(BaseProvider):
     """Claude with tools, over the Claude Agent SDK, for :class:`fsm.SessionManager` and
     :class:`fsm.AsyncSessionManager`, on asyncio and trio.
 
@@ -108,7 +108,7 @@ class ClaudeAgent:
 
     @property
     def longest_silence(self) -> float:
-        """For how many seconds the CLI may be silent before it is stopped: the timeout."""
+        """The seconds for which the CLI may be silent before it is stopped: the timeout."""
         return self._timeout
 
     def check_content(self, content: Sequence[Block]) -> None:

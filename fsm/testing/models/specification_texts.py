@@ -1,4 +1,4 @@
-"""What stands around the machine in a specification: its workers, its provider, its faults, its claims.
+"""The parts of a specification around the machine: the workers, the provider, the faults and the claims.
 
 Plain text with ``$places`` for what :mod:`fsm.testing.models.specifications` fills in from the table. Both models say
 the same:

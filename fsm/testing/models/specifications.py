@@ -37,7 +37,7 @@ STORES_THE_ERROR = (
     Row(State.FRESH, Trigger.EXPIRED, State.FRESH, unless="names_session"),
     Row(State.ACTIVE, Trigger.EXPIRED, State.ACTIVE, effects=("store",)),
 )
-"""What the rows of an expired session are where the id from the error is stored."""
+"""The rows for an expired session in the wrong model that stores the id from the error."""
 
 
 def to_promela(

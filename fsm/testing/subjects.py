@@ -1,4 +1,4 @@
-"""What a contract for stores works with: stores that are fresh and empty, opened again, and closed."""
+"""The subjects of the contracts for stores: new, empty stores, which can be opened again and are closed."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from attrs import define, field
 from fsm.store import Store
 from fsm.testing.report import NotApplicable
 
-__all__ = ["Bench", "Opener", "close"]
+__all__ = ["Opener", "StoreSubject", "close"]
 
 Opener = Callable[[], Store]
-"""Opens the same conversations once more."""
+"""Opens the same conversations again."""
 
 
 @define
-class Bench:
-    """What a contract works with: stores that are fresh and empty, and are closed again."""
+class StoreSubject:
+    """Makes new, empty stores for a contract, and closes them."""
 
     make_store: Callable[[], Any]
     reopen: Callable[[Any], Opener] | None = None
@@ -30,7 +30,7 @@ class Bench:
 
     @contextmanager
     def store(self) -> Iterator[Any]:
-        """A fresh, empty store."""
+        """Make a new, empty store, and close it at the end of the block."""
         store = self.make_store()
         try:
             yield store
@@ -38,7 +38,7 @@ class Bench:
             close(store)
 
     def opener(self, store: Any) -> Opener:
-        """How to open the same conversations once more."""
+        """Return a function that opens the same conversations again."""
         if self.reopen is not None:
             return self.reopen(store)
         if callable(getattr(store, "reopened", None)):
@@ -47,7 +47,7 @@ class Bench:
         raise NotApplicable("it was not told how to open a store a second time; pass reopen=")
 
     def opener_elsewhere(self, store: Any) -> Opener:
-        """The same, for another process."""
+        """Return a function that opens the same conversations in another process."""
         opener = self.opener(store)
         try:
             pickle.dumps(opener)
