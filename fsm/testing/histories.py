@@ -8,34 +8,30 @@ called by one thread at a time (:func:`fsm.testing.linearize.linearize`).
 
 from __future__ import annotations
 
-import itertools
 import random
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
 
-from attrs import Factory, define, frozen
+from attrs import frozen
 
 from fsm._core.effects import AddMessage, Step
 from fsm._runtime.settings import utc_now
-from fsm.errors import Conflict, FSMError, StoreError
+from fsm.errors import FSMError
 from fsm.events import Result
 from fsm.manager import SessionManager
 from fsm.providers.demo import DemoProvider
 from fsm.records import Conversation, Message
 from fsm.store import Store
 from fsm.testing.linearize import UNKNOWN, Operation, shortest
+from fsm.testing.recorded_store import Meeting, RecordedStore, Recorder
 from fsm.testing.subjects import close
 
 __all__ = ["History", "LinearizabilityError", "check_linearizable"]
 
 SHOWN = 30
 """How many operations of a history without an order are shown."""
-
-MEETING = 0.005
-"""How long a commit waits for another one to meet, in seconds."""
 
 
 class LinearizabilityError(AssertionError):
@@ -71,110 +67,6 @@ class History:
     conflicts: int
     unknown: int
     overlapping: int
-
-
-@define
-class _Recorder:
-    """All calls, in the order in which they came and went."""
-
-    operations: list[Operation] = Factory(list)
-    _moments: Iterator[int] = Factory(lambda: itertools.count(1))
-    _lock: threading.Lock = Factory(threading.Lock)
-
-    def invoked(self, worker: int, name: str, key: str, argument: Any = None) -> Operation:
-        with self._lock:
-            operation = Operation(worker, name, key, argument, next(self._moments))
-            self.operations.append(operation)
-        return operation
-
-    def returned(self, operation: Operation, outcome: Any) -> None:
-        with self._lock:
-            operation.returned = next(self._moments)
-            operation.outcome = outcome
-
-
-class _Meeting:
-    """Where those who are about to do something wait for others who are, but not for long."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._here = 0
-        self._round = 0
-        self._changed = threading.Condition()
-
-    def wait(self) -> None:
-        with self._changed:
-            self._here += 1
-            mine = self._round
-            if self._here == self._size:
-                self._round += 1
-                self._changed.notify_all()
-            else:
-                self._changed.wait_for(lambda: self._round != mine, timeout=MEETING)
-            self._here -= 1
-
-
-class _Recorded:
-    """A store whose calls are recorded.
-
-    Args:
-        store: the store.
-        worker: who calls it.
-        recorder: writes it down.
-        meeting: where commits wait for each other, so that they overlap.
-        chance: decides of which commits nobody knows what became of them.
-        uncertain: how likely that is.
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        worker: int,
-        recorder: _Recorder,
-        meeting: _Meeting,
-        chance: random.Random,
-        uncertain: float,
-    ) -> None:
-        self._store = store
-        self._worker = worker
-        self._recorder = recorder
-        self._meeting = meeting
-        self._chance = chance
-        self._uncertain = uncertain
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    def load(self, key: str) -> Conversation | None:
-        """The conversation as it stands."""
-        operation = self._recorder.invoked(self._worker, "load", key)
-        found = self._store.load(key)
-        self._recorder.returned(operation, found)
-        return found
-
-    def messages(self, conversation: Conversation, **bounds: Any) -> Sequence[Message]:
-        """The messages."""
-        operation = self._recorder.invoked(self._worker, "messages", conversation.key)
-        found = self._store.messages(conversation, **bounds)
-        self._recorder.returned(operation, tuple(found))
-        return found
-
-    def commit(self, step: Step) -> None:
-        """Write one step, whole; or leave everybody in doubt."""
-        key = step.after.key
-        doubt = self._chance.random()
-        self._meeting.wait()
-        operation = self._recorder.invoked(self._worker, "commit", key, step)
-        if doubt < self._uncertain / 2:
-            raise StoreError("the connection was lost before the commit, but who knows", key)
-        try:
-            self._store.commit(step)
-        except Conflict:
-            self._recorder.returned(operation, "conflict")
-            raise
-        if doubt < self._uncertain:
-            raise StoreError("the connection was lost after the commit, but who knows", key)
-        self._recorder.returned(operation, "committed")
 
 
 @frozen
@@ -235,7 +127,7 @@ def check_linearizable(
     >>> check_linearizable(store.reopened, calls=10).operations > 20
     True
     """
-    recorder, meeting = _Recorder(), _Meeting(workers)
+    recorder, meeting = Recorder(), Meeting(workers)
     keys = [f"c{number}" for number in range(conversations)]
     before = _looked_at(open_store, keys)
 
@@ -243,7 +135,7 @@ def check_linearizable(
         chance = random.Random(f"{seed} {worker}")  # noqa: S311  # it must be predictable
         store = open_store()
         try:
-            recorded: Any = _Recorded(store, worker, recorder, meeting, chance, uncertain)
+            recorded: Any = RecordedStore(store, worker, recorder, meeting, chance, uncertain)
             for _ in range(calls):
                 _talk(recorded, chance, chance.choice(keys))
         finally:

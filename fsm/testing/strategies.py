@@ -16,17 +16,15 @@ missing all the time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache, lru_cache
 from itertools import product
-from typing import TypeAlias, TypeVar
 
-from attrs import evolve
 from hypothesis import strategies as st
 
 from fsm._core.validation import KEY_LENGTH
 from fsm.content import Block, Content, text_block
-from fsm.events import EXPIRED, INTERRUPTED, Event, Result, TextDelta, ToolResult, ToolUse
+from fsm.events import Event, Result, TextDelta, ToolResult, ToolUse
+from fsm.testing.result_strategies import IDS, Strategy, deaths, failures, pick, results, session_ids, successes
 from fsm.testing.steps import Act, Hang, RefuseWrite, Reset, Restart, Send, Step, Wake
 
 __all__ = [
@@ -49,92 +47,8 @@ __all__ = [
     "well_formed",
 ]
 
-IDS = ("s-1", "s-2", "s-3")
-"""The provider session ids that scripts use."""
-
 NAMES = ("i-1", "i-2")
 """The idempotency keys that scripts use."""
-
-SUBTYPES = (
-    "error_max_turns",
-    "error_max_budget_usd",
-    "error_max_structured_output_retries",
-    "error_api",
-    "error_connection",
-    "error_refusal",
-    "error_response",
-    INTERRUPTED,
-)
-"""The subtypes of errors that leave the session resumable, as providers emit them."""
-
-STATUSES = (400, 401, 403, 404, 413, 429, 500, 529)
-"""The HTTP statuses of calls that failed."""
-
-Strategy: TypeAlias = st.SearchStrategy
-
-T = TypeVar("T")
-
-
-def _pick(values: Sequence[T]) -> Strategy[T]:
-    """One of many values. Unlike ``sampled_from`` it has a short ``repr``, and what it draws is told by its own."""
-    index = st.integers(0, len(values) - 1)
-
-    @st.composite
-    def picked(draw: st.DrawFn) -> T:
-        return values[draw(index)]
-
-    return picked()
-
-
-# Results
-
-
-@cache
-def session_ids() -> Strategy[str | None]:
-    """A provider session id of :data:`IDS`, or none."""
-    return st.sampled_from([*IDS, None])
-
-
-def _named(*unnamed: Result) -> list[Result]:
-    """These results, each with every id and with none."""
-    return [evolve(result, session_id=session_id) for result in unnamed for session_id in (*IDS, None)]
-
-
-SUCCESSES = _named(*(Result(stop_reason=reason) for reason in ("end_turn", "max_tokens", "refusal", None)))
-DEATHS = _named(Result(subtype=EXPIRED, is_error=True), Result(subtype=EXPIRED))
-FAILURES = _named(
-    *(Result(subtype=subtype, is_error=True) for subtype in SUBTYPES),
-    *(Result(is_error=True, http_status=status) for status in STATUSES),
-    *(Result(subtype=subtype) for subtype in SUBTYPES[:3]),
-)
-
-
-@cache
-def successes() -> Strategy[Result]:
-    """Results that answer, whether or not they name a session."""
-    return _pick(SUCCESSES)
-
-
-@cache
-def failures() -> Strategy[Result]:
-    """Every error but the one that means death: limits, refusals, interruptions, and failures of the API, which the
-    Claude CLI dresses as success; older versions of it forgot ``is_error`` instead.
-    """
-    return _pick(FAILURES)
-
-
-@cache
-def deaths() -> Strategy[Result]:
-    """``error_during_execution``, with the dead id, another one or none, and with or without ``is_error``."""
-    return _pick(DEATHS)
-
-
-@cache
-def results() -> Strategy[Result]:
-    """Everything that a provider may report about a turn: an answer, a death or another failure, as often as each."""
-    shares = len(FAILURES)
-    return _pick([*SUCCESSES * (shares // len(SUCCESSES)), *DEATHS * (shares // len(DEATHS)), *FAILURES])
-
 
 # Events
 
@@ -152,7 +66,7 @@ SAYS: tuple[Event, ...] = (
 def _said() -> Strategy[tuple[Event, ...]]:
     """Up to three of :data:`SAYS`, nothing as often as something."""
     said = [events for length in range(4) for events in product(SAYS, repeat=length)]
-    return _pick([()] * len(said) + said)
+    return pick([()] * len(said) + said)
 
 
 @lru_cache
@@ -171,7 +85,7 @@ def acts() -> Strategy[Act]:
     after it.
     """
     ways = ["well"] * 8 + ["raises", "ends", "goes on"]
-    usual = _acts(results(), _said(), _pick(ways))
+    usual = _acts(results(), _said(), pick(ways))
     return st.one_of(*[usual] * 5, _acts(deaths(), st.just(()), st.just("well")))
 
 

@@ -3,7 +3,6 @@
 :class:`Exchange` is shared by the synchronous and the asynchronous provider. It names the next action
 (:attr:`Exchange.todo`, with :attr:`Exchange.arguments`), takes its outcome, and holds the result once the turn is over.
 
-
 * The stream is open before the message is sent, so that no event is missed. A stream that breaks is opened again, and
   the events in between are listed. If it can't be opened, the events are listed until the turn is over.
 * A message is sent to a session that waits for one. An earlier turn that still runs there is stopped first, and its
