@@ -171,7 +171,7 @@ def conversation_machine(
 
     Args:
         make_store: makes a store for each example; it is closed after it. All may open one database, because each
-        example uses another conversation.
+            example uses another conversation.
         make_provider: makes a provider of this name, for each name and after each crash. By default a provider
             that does what Hypothesis makes up, right and wrong.
         reopen: opens a store again, as another process would after a crash. By default what a store's own method
