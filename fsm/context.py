@@ -210,7 +210,9 @@ def as_transcript(messages: Sequence[Message]) -> str:
     """Return messages as one delimited text; the empty text for none.
 
     >>> from datetime import UTC, datetime
-    >>> print(as_transcript([Message(1, 1, "user", (text_block("hello"),), datetime.now(UTC))]))
+    >>> hello = (text_block("hello"),)
+    >>> said = Message(number=1, turn=1, role="user", content=hello, created_at=datetime.now(UTC))
+    >>> print(as_transcript([said]))
     <conversation-history boundary="2cf24dba5fb0a30e">
     [2cf24dba5fb0a30e user]
     hello

@@ -135,7 +135,7 @@ def _texts(value: object) -> tuple[str, ...]:
     return tuple(well_formed(str(item)) for item in value) if isinstance(value, tuple | list) else ()
 
 
-@frozen
+@frozen(kw_only=True)
 class Result:
     """The last event of a turn: the AI's report about it.
 

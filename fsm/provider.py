@@ -34,7 +34,7 @@ def _ignored() -> None:
     """The default of ``Request.alive``."""
 
 
-@frozen
+@frozen(kw_only=True)
 class Request:
     """One message for the AI, with its context.
 
@@ -103,7 +103,8 @@ class BaseProvider:
     ...         yield Result(text=request.content[0]["text"])
     >>> Echo()
     <Echo 'echo'>
-    >>> next(Echo().stream(Request("k", 1, 1, ({"type": "text", "text": "hello"},)))).text
+    >>> request = Request(key="k", turn=1, session_number=1, content=({"type": "text", "text": "hello"},))
+    >>> next(Echo().stream(request)).text
     'hello'
     """
 

@@ -85,7 +85,7 @@ class Running(Record):
     until: datetime
 
 
-@frozen
+@frozen(kw_only=True)
 class Conversation(Record):
     """A conversation as it stood at one version: the snapshot that decisions are made from.
 
@@ -125,7 +125,7 @@ class Conversation(Record):
     window: int | None = None
 
 
-@frozen
+@frozen(kw_only=True)
 class Session(Record):
     """One period in which a conversation is bound to one provider context; immutable once closed.
 
@@ -150,7 +150,7 @@ class Session(Record):
     closed_reason: str | None = None
 
 
-@frozen
+@frozen(kw_only=True)
 class Turn(Record):
     """One user message and all that the AI answered to it, as stored.
 
@@ -190,7 +190,7 @@ class Turn(Record):
     brings_results: bool = False
 
 
-@frozen
+@frozen(kw_only=True)
 class Message(Record):
     """One message, as stored; never changed, never removed (G4).
 
@@ -203,7 +203,8 @@ class Message(Record):
         provider_data: what the provider keeps with it, or None.
 
     >>> from datetime import UTC, datetime
-    >>> Message(1, 1, "user", ({"type": "text", "text": "hello"},), datetime.now(UTC)).text
+    >>> content = ({"type": "text", "text": "hello"},)
+    >>> Message(number=1, turn=1, role="user", content=content, created_at=datetime.now(UTC)).text
     'hello'
     """
 
@@ -220,7 +221,7 @@ class Message(Record):
         return text_of(self.content)
 
 
-@frozen
+@frozen(kw_only=True)
 class Transition(Record):
     """One move of the machine, as logged.
 

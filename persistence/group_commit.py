@@ -32,7 +32,7 @@ class Alone(Protocol):
     def __call__(self, step: Step, *, lost: bool = False) -> None: ...
 
 
-@define(eq=False)
+@define(eq=False, kw_only=True)
 class _Entry:
     """A step that waits, and its outcome.
 
@@ -90,7 +90,7 @@ class GroupCommit:
 
     def commit_many(self, steps: Sequence[Step]) -> list[Exception | None]:
         """Commit steps; return for each what :meth:`commit` would have raised, or None."""
-        entries = [_Entry(step) for step in steps]
+        entries = [_Entry(step=step) for step in steps]
         self._waiting.extend(entries)
         with self.leading:
             while not all(entry.is_settled for entry in entries):

@@ -48,7 +48,7 @@ class FileURL:
     timeout: float | None = None
 
 
-@frozen
+@frozen(kw_only=True)
 class ServerURL:
     """A database of PostgreSQL.
 

@@ -23,7 +23,7 @@ def dead_owner() -> str:
 def abandoned_turn(store: Store, key: str = "k", now: datetime | None = None) -> Conversation:
     """Begin a turn in the name of a worker that is gone; its lease is far from over."""
     now = now or datetime.now(UTC)
-    before = store.load(key) or Conversation(key, abs(hash(key)) % 2**62, now, now)
+    before = store.load(key) or Conversation(key=key, id=abs(hash(key)) % 2**62, created_at=now, updated_at=now)
     step = decide.begin(
         before, content=(text_block("hello"),), provider="demo", owner=dead_owner(), now=now, lease=LEASE
     )

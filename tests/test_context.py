@@ -27,7 +27,9 @@ def history(*turns: list[list[dict[str, Any]]]) -> list[Message]:
     for number, turn in enumerate(turns, 1):
         for position, blocks in enumerate(turn):
             role = "assistant" if position % 2 else "user"
-            messages.append(Message(len(messages) + 1, number, role, tuple(blocks), NOW))
+            messages.append(
+                Message(number=len(messages) + 1, turn=number, role=role, content=tuple(blocks), created_at=NOW)
+            )
     return messages
 
 
@@ -140,7 +142,7 @@ def test_a_result_of_a_turn_that_did_not_succeed_is_told_in_its_place() -> None:
     """G23: the result, and nothing else of that turn."""
     told = history([[text_block("a")], [CALL]], [], [], [[text_block("c")], [text_block("d")]])
     told[2:] = [attrs.evolve(message, number=message.number + 2) for message in told[2:]]
-    unheard = Message(3, 2, "user", (RESULT, text_block("secret")), NOW)
+    unheard = Message(number=3, turn=2, role="user", content=(RESULT, text_block("secret")), created_at=NOW)
     messages = with_results(told, [unheard])
     assert [message.number for message in messages] == [1, 2, 3, 5, 6]
     assert messages[2].content == (RESULT,)
@@ -157,13 +159,15 @@ def test_a_result_of_a_turn_that_did_not_succeed_is_told_in_its_place() -> None:
 def test_a_result_that_was_sent_again_right_away_is_told_once() -> None:
     """G23: the newest counts, whether its turn succeeded or is the new message."""
     told = history([[text_block("a")], [CALL]])
-    first, second = (Message(number, number - 1, "user", (RESULT,), NOW) for number in (3, 4))
+    first, second = (
+        Message(number=number, turn=number - 1, role="user", content=(RESULT,), created_at=NOW) for number in (3, 4)
+    )
     assert [message.number for message in with_results(told, [first, second])] == [1, 2, 4]
     assert [message.number for message in with_results(told, [first, second], [RESULT])] == [1, 2]
-    later = Message(5, 4, "user", (RESULT,), NOW)
+    later = Message(number=5, turn=4, role="user", content=(RESULT,), created_at=NOW)
     assert [message.number for message in with_results([*told, later], [first, second])] == [1, 2, 5]
-    answer = Message(5, 4, "assistant", (text_block("hm"),), NOW)
-    again = Message(6, 5, "user", (RESULT,), NOW)
+    answer = Message(number=5, turn=4, role="assistant", content=(text_block("hm"),), created_at=NOW)
+    again = Message(number=6, turn=5, role="user", content=(RESULT,), created_at=NOW)
     assert [message.number for message in with_results([*told, answer, again], [first])] == [1, 2, 3, 5, 6]
 
 
@@ -212,7 +216,14 @@ def test_a_turn_without_an_answer_is_told_as_such() -> None:
 
 def test_what_is_rebuilt_is_plain_text_without_what_a_provider_kept() -> None:
     """Thinking of a session that is gone means nothing to the next."""
-    message = Message(1, 1, "assistant", ({"type": "thinking"}, text_block("a")), NOW, {"container": "c"})
+    message = Message(
+        number=1,
+        turn=1,
+        role="assistant",
+        content=({"type": "thinking"}, text_block("a")),
+        created_at=NOW,
+        provider_data={"container": "c"},
+    )
     (kept,) = rebuild([message], ContextWindow())
     assert (kept.content, kept.provider_data) == ((text_block("a"),), None)
 

@@ -9,10 +9,10 @@ from fsm._core.decisions import heal
 noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
 minute = timedelta(minutes=1)
 conversation = Conversation(
-    "ticket-42",
-    1,
-    noon,
-    noon,
+    key="ticket-42",
+    id=1,
+    created_at=noon,
+    updated_at=noon,
     state=State.ACTIVE,
     version=7,
     provider="demo",

@@ -37,7 +37,7 @@ class StartTurn:
     turn: Turn
 
 
-@frozen
+@frozen(kw_only=True)
 class EndTurn:
     """End a running turn.
 

@@ -36,7 +36,7 @@ MOMENT = 0.5
 """The seconds for which a turn waits for that, so that a loop which ends right afterwards leaves nothing open."""
 
 
-@define(eq=False)
+@define(eq=False, kw_only=True)
 class _OfLoop:
     """The objects of one event loop, used by that loop only.
 

@@ -47,7 +47,7 @@ class DemoProvider(BaseProvider):
         name: the provider's name, to tell two of them apart.
 
     >>> provider = DemoProvider()
-    >>> request = Request("k", turn=1, session_number=1, content=({"type": "text", "text": "hello"},))
+    >>> request = Request(key="k", turn=1, session_number=1, content=({"type": "text", "text": "hello"},))
     >>> list(provider.stream(request))[-1].session_id
     'demo-k-1'
     """

@@ -29,7 +29,7 @@ class Unexpected(AssertionError):
     """The provider was asked what it must not be asked, or was not asked what it must."""
 
 
-@frozen
+@frozen(kw_only=True)
 class Asked:
     """The expected request: the session to resume, and the messages that the context is rebuilt from."""
 
@@ -40,7 +40,7 @@ class Asked:
     """The number and the role of each; a turn that answered nothing in text has its last number twice."""
 
 
-@define
+@define(kw_only=True)
 class Session:
     """One session, as it must be stored."""
 
@@ -52,7 +52,7 @@ class Session:
     closed_reason: str | None = None
 
 
-@define
+@define(kw_only=True)
 class Turn:
     """One turn, as it must be stored."""
 
@@ -67,7 +67,7 @@ class Turn:
     idempotency_key: str | None = None
 
 
-@define
+@define(kw_only=True)
 class Live:
     """A turn that some worker reads, and what that worker knows."""
 
@@ -86,7 +86,7 @@ class Live:
     status: str | None = None
 
 
-@frozen
+@frozen(kw_only=True)
 class Message:
     """One message, as it must be stored."""
 
@@ -96,7 +96,7 @@ class Message:
     content: tuple[Any, ...]
 
 
-@frozen
+@frozen(kw_only=True)
 class Move:
     """One move, as it must be logged."""
 

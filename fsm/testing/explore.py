@@ -112,7 +112,14 @@ class _Explorer:
             reached = level if frontier else reached
             if not frontier:
                 break
-        return Exploration(len(seen), edges, reached, not frontier, dict(self.witnesses), tuple(self.unseen))
+        return Exploration(
+            states=len(seen),
+            edges=edges,
+            depth=reached,
+            complete=not frontier,
+            witnesses=dict(self.witnesses),
+            unreached=tuple(self.unseen),
+        )
 
     # After the faults have stopped
 

@@ -279,4 +279,6 @@ class _Performance:
 
 def _new(key: str) -> Conversation:
     """A conversation that is not stored yet; its name in the store is made from its key."""
-    return Conversation(key, int(key.rpartition(" ")[2] or 0) if " " in key else 1, EPOCH, EPOCH)
+    return Conversation(
+        key=key, id=int(key.rpartition(" ")[2] or 0) if " " in key else 1, created_at=EPOCH, updated_at=EPOCH
+    )

@@ -42,7 +42,7 @@ class Violation(AssertionError):
         return script(self.path)
 
 
-@frozen
+@frozen(kw_only=True)
 class Exploration:
     """The states and acts that were explored.
 

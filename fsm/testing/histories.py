@@ -50,7 +50,7 @@ class LinearizabilityError(AssertionError):
         )
 
 
-@frozen
+@frozen(kw_only=True)
 class History:
     """The recorded history.
 
@@ -192,7 +192,13 @@ def _history(operations: Sequence[Operation]) -> History:
         for place, one in enumerate(operations)
     )
     unknown = sum(outcome is UNKNOWN for outcome in outcomes)
-    return History(len(operations), outcomes.count("committed"), outcomes.count("conflict"), unknown, overlapping)
+    return History(
+        operations=len(operations),
+        commits=outcomes.count("committed"),
+        conflicts=outcomes.count("conflict"),
+        unknown=unknown,
+        overlapping=overlapping,
+    )
 
 
 def _overlap(one: Operation, other: Operation) -> bool:

@@ -20,7 +20,7 @@ UNKNOWN = "unknown"
 """The outcome of an operation of which nobody knows whether it took effect, or will."""
 
 
-@define(eq=False)
+@define(eq=False, kw_only=True)
 class Operation:
     """One call, from its invocation to its return.
 
@@ -65,11 +65,11 @@ def linearize(
     ...     if operation.name == "write":
     ...         return operation.argument
     ...     return state if operation.outcome == state else None
-    >>> write = Operation(1, "write", "x", 5, invoked=1, returned=4, outcome="done")
-    >>> read = Operation(2, "read", "x", None, invoked=2, returned=3, outcome=5)
+    >>> write = Operation(worker=1, name="write", key="x", argument=5, invoked=1, returned=4, outcome="done")
+    >>> read = Operation(worker=2, name="read", key="x", argument=None, invoked=2, returned=3, outcome=5)
     >>> [operation.name for operation in linearize([write, read], 0, register)]
     ['write', 'read']
-    >>> late = Operation(2, "read", "x", None, invoked=5, returned=6, outcome=0)
+    >>> late = Operation(worker=2, name="read", key="x", argument=None, invoked=5, returned=6, outcome=0)
     >>> linearize([write, late], 0, register) is None
     True
     """
@@ -135,6 +135,12 @@ def _until(operations: Sequence[Operation], end: int) -> list[Operation]:
     return [
         operation
         if operation.returned is not None and operation.returned <= end
-        else Operation(operation.worker, operation.name, operation.key, operation.argument, operation.invoked)
+        else Operation(
+            worker=operation.worker,
+            name=operation.name,
+            key=operation.key,
+            argument=operation.argument,
+            invoked=operation.invoked,
+        )
         for operation in begun
     ]

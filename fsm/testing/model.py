@@ -77,16 +77,29 @@ class Model:
         number = len(self.turns) + 1
         if not self.sessions:
             self.provider = provider
-            self.sessions.append(Session(1, provider, "first turn"))
+            self.sessions.append(Session(number=1, provider=provider, opened_reason="first turn"))
         elif self.provider != provider:
             self._renew(f"provider changed from {self.provider} to {provider}", provider, number)
         elif self.state == "stale":
             self._renew("next turn after a dead session", provider, number)
         first = len(self.messages) + 1
-        self.messages.append(Message(first, number, "user", blocks))
-        self.turns.append(Turn(number, len(self.sessions), first, first, idempotency_key=name))
+        self.messages.append(Message(number=first, turn=number, role="user", content=blocks))
+        self.turns.append(
+            Turn(
+                number=number,
+                session_number=len(self.sessions),
+                first_message=first,
+                last_message=first,
+                idempotency_key=name,
+            )
+        )
         self.running = Live(
-            number, worker, self.held, len(self.sessions), heal and bool(self.held), self.now + self.lease
+            turn=number,
+            worker=worker,
+            resumed=self.held,
+            session_number=len(self.sessions),
+            may_heal=heal and bool(self.held),
+            until=self.now + self.lease,
         )
         return self.running
 
@@ -116,7 +129,12 @@ class Model:
         live.asked = True
         live.request = live.resumed
         history = context(self.turns, self.messages, live.session_number, self.max_messages)
-        return Asked(live.turn, live.session_number, live.resumed, history if live.resumed is None else ())
+        return Asked(
+            turn=live.turn,
+            session_number=live.session_number,
+            session_id=live.resumed,
+            history=history if live.resumed is None else (),
+        )
 
     def hears(self, live: Live, event: object) -> bool:
         """The provider yielded something; whether the caller is handed it."""
@@ -207,16 +225,29 @@ class Model:
         elif named is not None and named not in self.dead:
             self.state, self.held, session.session_id = "active", named, named
         session_number = len(self.sessions) + (cause == "reset")
-        self.moves.append(Move(len(self.moves) + 1, cause, before, self.state, session_number, self.held, turn, why))
+        self.moves.append(
+            Move(
+                number=len(self.moves) + 1,
+                trigger=cause,
+                source=before,
+                target=self.state,
+                session_number=session_number,
+                session_id=self.held,
+                turn=turn,
+                reason=why,
+            )
+        )
 
     def _renew(self, why: str, provider: str, turn: int | None) -> None:
         self._move("reset", why, turn)
         self.provider = provider
-        self.sessions.append(Session(len(self.sessions) + 1, provider, why, parent=len(self.sessions)))
+        self.sessions.append(
+            Session(number=len(self.sessions) + 1, provider=provider, opened_reason=why, parent=len(self.sessions))
+        )
 
     def _say(self, live: Live) -> None:
         for role, blocks in messages(live.said, live.result):
-            self.messages.append(Message(len(self.messages) + 1, live.turn, role, blocks))
+            self.messages.append(Message(number=len(self.messages) + 1, turn=live.turn, role=role, content=blocks))
             self.turns[live.turn - 1].last_message = len(self.messages)
 
     def _end(self, how: str, result: Result | None = None, *, healed: bool = False) -> None:

@@ -38,7 +38,7 @@ PATIENCE = 30.0
 
 def new(number: int = 1) -> Conversation:
     """The conversation before its first turn."""
-    return Conversation(KEY, number, EPOCH, EPOCH)
+    return Conversation(key=KEY, id=number, created_at=EPOCH, updated_at=EPOCH)
 
 
 def next_step(conversation: Conversation) -> Step:

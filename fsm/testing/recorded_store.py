@@ -33,7 +33,7 @@ class Recorder:
     def invoked(self, worker: int, name: str, key: str, argument: Any = None) -> Operation:
         """Record a call."""
         with self._lock:
-            operation = Operation(worker, name, key, argument, next(self._moments))
+            operation = Operation(worker=worker, name=name, key=key, argument=argument, invoked=next(self._moments))
             self.operations.append(operation)
         return operation
 

@@ -54,7 +54,7 @@ class Contract(Generic[B]):
     try_it: Callable[[B], None]
 
 
-@frozen
+@frozen(kw_only=True)
 class Outcome:
     """How one contract ended.
 
@@ -87,7 +87,9 @@ class Report:
         subject: the class that was checked.
         outcomes: how each contract ended, in order.
 
-    >>> report = Report("MyStore", (Outcome("context", "failed turns are left out", "failed", "one is in it"),))
+    >>> promise = "failed turns are left out"
+    >>> failed = Outcome(contract="context", promise=promise, status="failed", why="one is in it")
+    >>> report = Report("MyStore", (failed,))
     >>> print(report)
     MyStore: 0 passed, 1 failed, 0 skipped
     <BLANKLINE>
@@ -142,7 +144,7 @@ class ConformanceError(FSMError, AssertionError):
     Args:
         report: what was found.
 
-    >>> failed = Outcome("keys", "any key", "failed", "no such key", ("load it",))
+    >>> failed = Outcome(contract="keys", promise="any key", status="failed", why="no such key", script=("load it",))
     >>> print(ConformanceError(Report("MyStore", (failed,))))
     MyStore breaks 1 of 1 contracts
     <BLANKLINE>
@@ -175,9 +177,16 @@ def _outcome(contract: Contract[B], subject: B) -> Outcome:
     try:
         contract.try_it(subject)
     except Broken as broken:
-        return Outcome(contract.name, contract.promise, "failed", broken.why, broken.story)
+        return Outcome(
+            contract=contract.name, promise=contract.promise, status="failed", why=broken.why, script=broken.story
+        )
     except NotApplicable as reason:
-        return Outcome(contract.name, contract.promise, "skipped", str(reason))
+        return Outcome(contract=contract.name, promise=contract.promise, status="skipped", why=str(reason))
     except Exception as error:  # noqa: BLE001  # whatever somebody else's code raises is a finding
-        return Outcome(contract.name, contract.promise, "failed", f"{type(error).__name__} was raised: {error}")
-    return Outcome(contract.name, contract.promise, "passed")
+        return Outcome(
+            contract=contract.name,
+            promise=contract.promise,
+            status="failed",
+            why=f"{type(error).__name__} was raised: {error}",
+        )
+    return Outcome(contract=contract.name, promise=contract.promise, status="passed")

@@ -42,7 +42,7 @@ LEASE = 60.0
 """For how many seconds a turn may give no sign of life; a provider is at times silent for longer."""
 
 
-@frozen
+@frozen(kw_only=True)
 class Faults:
     """How likely each fault is, from 0 to 1.
 
@@ -90,7 +90,7 @@ class Broken(BaseException):
         self.key = key
 
 
-@define
+@define(kw_only=True)
 class Tally:
     """How often what happened."""
 

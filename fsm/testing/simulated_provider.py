@@ -94,7 +94,10 @@ class Provider:
         if world.happens(world.faults.fails):
             named = chance.choice([None, request.session_id])
             subtype = chance.choice(["error_api", "error_max_turns", "success", INTERRUPTED])
-            return [*self._words(2), (silence, Result(subtype, is_error=True, session_id=named, http_status=529))]
+            return [
+                *self._words(2),
+                (silence, Result(subtype=subtype, is_error=True, session_id=named, http_status=529)),
+            ]
         known = self._known(request)
         if request.session_id is not None:
             self._sessions[request.session_id] = known
@@ -135,7 +138,7 @@ class Provider:
         """A session is gone; the error comes back with its id, with a new one, or with none."""
         echoed = self._world.chance.choice([request.session_id, f"{self.name}-echo-{self._next()}", None])
         self._buried[request.key] += [named for named in (request.session_id, echoed) if named]
-        return Result(EXPIRED, is_error=True, session_id=echoed, errors=("No conversation found",))
+        return Result(subtype=EXPIRED, is_error=True, session_id=echoed, errors=("No conversation found",))
 
     def _known(self, request: Request) -> tuple[str, ...]:
         before = (

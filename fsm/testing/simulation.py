@@ -56,7 +56,7 @@ class SimulationError(AssertionError):
         )
 
 
-@frozen
+@frozen(kw_only=True)
 class Simulation:
     """The outcome of a simulation.
 
@@ -137,7 +137,14 @@ def simulate(
         getattr(store, "close", lambda: None)()
     replies = [reply for client in clients for reply in client.acknowledged]
     healed = sum(reply.healed for reply in replies)
-    return Simulation(seed, world.tally, len(replies), healed, loop.now, digest.hexdigest())
+    return Simulation(
+        seed=seed,
+        tally=world.tally,
+        acknowledged=len(replies),
+        healed=healed,
+        seconds=loop.now,
+        digest=digest.hexdigest(),
+    )
 
 
 def _set_up(world: World, database: Database, conversations: int, workers: int) -> tuple[list[Client], Crew]:

@@ -59,7 +59,7 @@ def _say(play: s.Play, value: Any, number: int) -> None:
     told = json.dumps(value)
     told = told if len(told) <= 60 else told[:59] + "…"
     begin = decide.begin(
-        Conversation(f"k-{number}", number + 1, EPOCH, EPOCH),
+        Conversation(key=f"k-{number}", id=number + 1, created_at=EPOCH, updated_at=EPOCH),
         content=({"type": "document", "source": value},),
         provider="p",
         owner=OWNER,

@@ -93,10 +93,14 @@ def atomicity(subject: StoreSubject) -> None:
 
 BAD_EFFECTS: dict[str, Callable[[Conversation], fx.Effect]] = {
     "a message whose number is taken": lambda c: fx.AddMessage(
-        Message(c.message_count, 1, "user", (text_block("again"),), EPOCH)
+        Message(number=c.message_count, turn=1, role="user", content=(text_block("again"),), created_at=EPOCH)
     ),
-    "the end of a turn that has ended": lambda c: fx.EndTurn(1, 1, TurnStatus.FAILED, c.state, 2, EPOCH),
-    "the end of a turn that never began": lambda c: fx.EndTurn(9, 1, TurnStatus.FAILED, c.state, 2, EPOCH),
+    "the end of a turn that has ended": lambda c: fx.EndTurn(
+        number=1, session_number=1, status=TurnStatus.FAILED, state=c.state, last_message=2, at=EPOCH
+    ),
+    "the end of a turn that never began": lambda c: fx.EndTurn(
+        number=9, session_number=1, status=TurnStatus.FAILED, state=c.state, last_message=2, at=EPOCH
+    ),
 }
 """Effects that no store can write after two turns, the second of them running."""
 

@@ -61,7 +61,9 @@ class Play:
     def conversation(self, key: str) -> Conversation:
         """The conversation as it must stand."""
         known = self.reference.load(self._prefix + key)
-        return known or Conversation(self._prefix + key, next(self._ids), self.now, self.now)
+        return known or Conversation(
+            key=self._prefix + key, id=next(self._ids), created_at=self.now, updated_at=self.now
+        )
 
     def conversations(self) -> list[Conversation]:
         """All that there must be, in the order of their keys."""

@@ -201,7 +201,14 @@ class Talk:
             history = (*rebuild(past, ContextWindow(), own[0].content if own else content), *own)
         else:
             history = ()
-        return Request(self.key, self._turns, self._session, content, resume, tuple(history))
+        return Request(
+            key=self.key,
+            turn=self._turns,
+            session_number=self._session,
+            content=content,
+            session_id=resume,
+            history=tuple(history),
+        )
 
     def _keep(self, request: Request, heard: Heard) -> None:
         if not heard.results or heard.results[0].trigger is not Trigger.SUCCEEDED:
@@ -217,7 +224,16 @@ class Talk:
 
     def _add(self, role: Any, content: Any, provider_data: Any) -> None:
         number = len(self._messages) + 1
-        self._messages.append(Message(number, self._turns, role, content, EPOCH, provider_data))
+        self._messages.append(
+            Message(
+                number=number,
+                turn=self._turns,
+                role=role,
+                content=content,
+                created_at=EPOCH,
+                provider_data=provider_data,
+            )
+        )
 
     def _told(self, request: Request, heard: Heard, take: int) -> str:
         how = "in a new session" if request.session_id is None else f"resuming {request.session_id}"

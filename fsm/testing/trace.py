@@ -25,11 +25,11 @@ TRIES = 100
 """How often a conversation that is written meanwhile is read again."""
 
 
-@define
+@define(kw_only=True)
 class Checked:
     """The numbers of rows of each kind that were checked.
 
-    >>> print(Checked(1, 1, 2, 4, 2))
+    >>> print(Checked(conversations=1, sessions=1, turns=2, messages=4, transitions=2))
     1 conversations, 1 sessions, 2 turns, 4 messages, 2 transitions
     """
 
@@ -147,9 +147,9 @@ def check_conversation(store: Store, conversation: Conversation) -> Checked:
     check_turns(store, conversation)
     check_messages(store, conversation)
     return Checked(
-        1,
-        conversation.session_number,
-        conversation.turn_count,
-        conversation.message_count,
-        conversation.transition_count,
+        conversations=1,
+        sessions=conversation.session_number,
+        turns=conversation.turn_count,
+        messages=conversation.message_count,
+        transitions=conversation.transition_count,
     )

@@ -68,7 +68,15 @@ def transitions(*, count: int = 5000, rounds: int = 9) -> Iterator[Row]:
             other.succeeded()
 
     snapshot = Conversation(
-        "k", 1, NOW, NOW, state=State.ACTIVE, version=1, provider="p", session_number=1, session_id="s-1"
+        key="k",
+        id=1,
+        created_at=NOW,
+        updated_at=NOW,
+        state=State.ACTIVE,
+        version=1,
+        provider="p",
+        session_number=1,
+        session_id="s-1",
     )
 
     def ours() -> None:

@@ -49,7 +49,7 @@ class Terse:
 
 def steps(turns: int, number: int) -> list[Step]:
     """Turns of a new conversation, each two steps."""
-    conversation = Conversation(f"conversation {number}", number, NOW, NOW)
+    conversation = Conversation(key=f"conversation {number}", id=number, created_at=NOW, updated_at=NOW)
     made = []
     result = Result(session_id="s-1", stop_reason="end_turn", usage={"input_tokens": 12, "output_tokens": 7})
     answer = Answer((("assistant", ({"type": "text", "text": "Your parcel is on its way."},), None),), result)

@@ -26,7 +26,7 @@ from fsm.events import EXPIRED
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LATER = NOW + timedelta(seconds=30)
 LEASE = timedelta(seconds=60)
-NEW = Conversation("k", 1, NOW, NOW)
+NEW = Conversation(key="k", id=1, created_at=NOW, updated_at=NOW)
 HELLO = (text_block("hello"),)
 SAID = Answer((("assistant", HELLO, None),))
 DEAD = Result(subtype=EXPIRED, is_error=True, session_id="s-2", errors=("gone",))
@@ -85,7 +85,17 @@ def test_a_running_turn_makes_the_conversation_busy_until_its_lease_is_over() ->
     with pytest.raises(ConversationBusy, match=r"'k': turn 1 is running, by o until 00:01:30 UTC"):
         begin(running, now=running.running.until - timedelta(microseconds=1))
     taken_over = begin(running, now=running.running.until)
-    assert EndTurn(1, 1, TurnStatus.INTERRUPTED, State.FRESH, None, running.running.until) in taken_over.effects
+    assert (
+        EndTurn(
+            number=1,
+            session_number=1,
+            status=TurnStatus.INTERRUPTED,
+            state=State.FRESH,
+            last_message=None,
+            at=running.running.until,
+        )
+        in taken_over.effects
+    )
     assert taken_over.after.running.turn == 2
 
 
@@ -231,7 +241,12 @@ def test_a_reset_needs_force_while_a_turn_runs() -> None:
     with pytest.raises(ConversationBusy):
         decide.reset(FIRST.after, reason="r", provider="demo", now=LATER)
     step = decide.reset(FIRST.after, reason="r", provider="demo", now=LATER, force=True)
-    assert EndTurn(1, 1, TurnStatus.SUPERSEDED, State.FRESH, None, LATER) in step.effects
+    assert (
+        EndTurn(
+            number=1, session_number=1, status=TurnStatus.SUPERSEDED, state=State.FRESH, last_message=None, at=LATER
+        )
+        in step.effects
+    )
     assert (step.after.session_number, step.after.running) == (2, None)
 
 

@@ -45,7 +45,7 @@ def begun(conversation: Conversation) -> Conversation:
 
 def holding(session_id: str) -> Conversation:
     """A conversation in a turn that resumes this session."""
-    first = begun(Conversation("k", 1, NOW, NOW))
+    first = begun(Conversation(key="k", id=1, created_at=NOW, updated_at=NOW))
     result = Result(session_id=session_id)
     ended = decide.finish(first, turn=1, owner="o", result=result, answer=Answer(result=result), now=NOW)
     return begun(ended.after)

@@ -23,7 +23,17 @@ DEAD = frozenset({"dead"})
 def builder(state: State, cls: type[Builder] = Builder) -> Builder:
     """Return a builder on a conversation in its first session."""
     held = "held" if state is ACTIVE else None
-    conversation = Conversation("k", 1, NOW, NOW, state, 3, "demo", session_number=1, session_id=held)
+    conversation = Conversation(
+        key="k",
+        id=1,
+        created_at=NOW,
+        updated_at=NOW,
+        state=state,
+        version=3,
+        provider="demo",
+        session_number=1,
+        session_id=held,
+    )
     return cls(conversation, NOW)
 
 
@@ -52,20 +62,32 @@ def collected(moved: Builder) -> list[object]:
             [MarkSessionDead("held", 1, NOW), MarkSessionDead("s", 1, NOW), CloseSession(1, "why", NOW)],
         ),
         (ACTIVE, EXPIRED, "held", STALE, [MarkSessionDead("held", 1, NOW), CloseSession(1, "why", NOW)]),
-        (STALE, RESET, None, FRESH, [OpenSession(Session(2, "demo", NOW, "why", parent=1))]),
+        (
+            STALE,
+            RESET,
+            None,
+            FRESH,
+            [OpenSession(Session(number=2, provider="demo", opened_at=NOW, opened_reason="why", parent=1))],
+        ),
         (
             FRESH,
             RESET,
             None,
             FRESH,
-            [CloseSession(1, "why", NOW), OpenSession(Session(2, "demo", NOW, "why", parent=1))],
+            [
+                CloseSession(1, "why", NOW),
+                OpenSession(Session(number=2, provider="demo", opened_at=NOW, opened_reason="why", parent=1)),
+            ],
         ),
         (
             ACTIVE,
             RESET,
             None,
             FRESH,
-            [CloseSession(1, "why", NOW), OpenSession(Session(2, "demo", NOW, "why", parent=1))],
+            [
+                CloseSession(1, "why", NOW),
+                OpenSession(Session(number=2, provider="demo", opened_at=NOW, opened_reason="why", parent=1)),
+            ],
         ),
     ],
 )

@@ -67,7 +67,9 @@ class Mortal:
         if request.session_id in self.dead:
             return Result(subtype=EXPIRED, is_error=True, session_id=request.session_id, errors=("gone",))
         session_id = request.session_id or f"{self._names}-{len(self.requests)}"
-        return Result("error_max_turns" if self.fails else "success", self.fails, session_id=session_id)
+        return Result(
+            subtype="error_max_turns" if self.fails else "success", is_error=self.fails, session_id=session_id
+        )
 
 
 @frozen

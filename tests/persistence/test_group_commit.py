@@ -22,7 +22,7 @@ TIMEOUT = 30.0
 
 def begin(number: int, key: str | None = None) -> Step:
     return decide.begin(
-        Conversation(key or f"k{number}", number, NOW, NOW),
+        Conversation(key=key or f"k{number}", id=number, created_at=NOW, updated_at=NOW),
         content=({"type": "text", "text": "hello"},),
         provider="p",
         owner="o",

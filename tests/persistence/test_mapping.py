@@ -46,7 +46,7 @@ AFTER = Conversation(
     window=9,
 )
 RESULT = Result(
-    "error_max_turns",
+    subtype="error_max_turns",
     is_error=True,
     session_id="s",
     errors=("e",),

@@ -34,7 +34,7 @@ def from_outside(url: str, sql: str = COUNT) -> int:
 
 def one(number: int) -> Any:
     """The first step of a conversation."""
-    return begin(Conversation(f"k{number:03}", number, NOW, NOW))
+    return begin(Conversation(key=f"k{number:03}", id=number, created_at=NOW, updated_at=NOW))
 
 
 def in_child(act: Callable[[], object]) -> int:
@@ -263,7 +263,7 @@ def test_a_child_inherits_no_descriptor_of_a_file(sqlite_url: str) -> None:
     with SQLStore(sqlite_url) as store:
         store.commit(one(1))
         try:
-            store.commit(begin(Conversation("k", 2**70, NOW, NOW)))
+            store.commit(begin(Conversation(key="k", id=2**70, created_at=NOW, updated_at=NOW)))
         except StoreError as error:
             kept = error  # with the frames in which it came up
         workers = Workers(store)

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.thorough
 
 def one(number: int) -> Any:
     """The first step of a conversation."""
-    return begin(Conversation(f"k{number:03}", number, NOW, NOW))
+    return begin(Conversation(key=f"k{number:03}", id=number, created_at=NOW, updated_at=NOW))
 
 
 Made = Callable[..., str]

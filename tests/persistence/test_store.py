@@ -45,7 +45,7 @@ from tests.test_content import JSON
 
 NOW = datetime(2026, 1, 1, 12, 30, 15, 123456, tzinfo=UTC)
 LEASE = timedelta(seconds=60)
-NEW = Conversation("k", 1, NOW, NOW)
+NEW = Conversation(key="k", id=1, created_at=NOW, updated_at=NOW)
 HELLO = (text_block("hello"),)
 SAID = Answer((("assistant", HELLO, None),))
 DEAD = Result(subtype=EXPIRED, is_error=True, session_id="s-2")
@@ -203,7 +203,13 @@ def test_a_step_that_the_database_refuses_half_way_is_not_there_at_all(
     conversation = committed(sqlite_store, begin, lambda c: finish(c, Result(session_id="s-1")), begin)
     before = everything(sqlite_url)
     step = finish(conversation, DEAD)
-    broken = attrs.evolve(step, effects=(*step.effects[:row], EndTurn(99, 1, TurnStatus.FAILED, State.FRESH, 1, NOW)))
+    broken = attrs.evolve(
+        step,
+        effects=(
+            *step.effects[:row],
+            EndTurn(number=99, session_number=1, status=TurnStatus.FAILED, state=State.FRESH, last_message=1, at=NOW),
+        ),
+    )
     with pytest.raises(StoreError, match="conversation 'k': a row that this step changes is missing"):
         sqlite_store.commit(broken)
     assert everything(sqlite_url) == before
@@ -214,7 +220,7 @@ def test_a_step_that_the_database_refuses_half_way_is_not_there_at_all(
 @pytest.mark.parametrize(
     "effect",
     [
-        EndTurn(1, 1, TurnStatus.FAILED, State.FRESH, 2, NOW),
+        EndTurn(number=1, session_number=1, status=TurnStatus.FAILED, state=State.FRESH, last_message=2, at=NOW),
         BindSession(1, "s-9"),
         CloseSession(1, "another reason", NOW),
         ExtendTurn(99, 1),
@@ -291,7 +297,7 @@ def test_one_running_turn_and_one_turn_for_an_idempotency_key(sqlite_store: SQLS
 
 def test_a_violation_is_told_without_the_values_of_the_row(store: SQLStore) -> None:
     conversation = committed(store, begin)
-    bad = Message(1, 1, "user", (text_block("secret"),), NOW)
+    bad = Message(number=1, turn=1, role="user", content=(text_block("secret"),), created_at=NOW)
     step = finish(conversation, Result(), Answer((("assistant", bad.content, None),)))
     again = attrs.evolve(step, effects=(step.effects[1], step.effects[1]))
     with pytest.raises(StoreError, match="a row was refused") as caught:
@@ -796,11 +802,16 @@ STORES = {
 def test_of_many_steps_each_stands_for_itself(url: str, options: dict[str, Any]) -> None:
     """The outcome of a step is the error that it would raise alone, and the other steps are stored."""
     with SQLStore(url, **options) as store:
-        first, second, late = (begin(Conversation(key, number, NOW, NOW)) for number, key in enumerate("abb", 1))
-        doubled = begin(Conversation("c", 4, NOW, NOW))
+        first, second, late = (
+            begin(Conversation(key=key, id=number, created_at=NOW, updated_at=NOW))
+            for number, key in enumerate("abb", 1)
+        )
+        doubled = begin(Conversation(key="c", id=4, created_at=NOW, updated_at=NOW))
         doubled = attrs.evolve(doubled, effects=(*doubled.effects, doubled.effects[-1]))
-        unknown: Any = attrs.evolve(begin(Conversation("d", 5, NOW, NOW)), effects=(object(),))
-        last = begin(Conversation("e", 6, NOW, NOW))
+        unknown: Any = attrs.evolve(
+            begin(Conversation(key="d", id=5, created_at=NOW, updated_at=NOW)), effects=(object(),)
+        )
+        last = begin(Conversation(key="e", id=6, created_at=NOW, updated_at=NOW))
         outcomes = store.commit_many([first, second, late, doubled, unknown, last])
         assert [type(outcome) for outcome in outcomes] == [type(None)] * 2 + [
             Conflict,
@@ -869,7 +880,9 @@ def test_no_statement_is_prepared_twice(sqlite_store: SQLStore) -> None:
             read(key, limit=2)
         manager.conversations.list(limit=2)
         manager.recover()
-        sqlite_store.transactions.together([begin(Conversation(f"{key} too", len(prepared) + 7, NOW, NOW))])
+        sqlite_store.transactions.together(
+            [begin(Conversation(key=f"{key} too", id=len(prepared) + 7, created_at=NOW, updated_at=NOW))]
+        )
 
     prepared: list[tuple[Any, ...]] = []
     connection = sqlite_store.dialect.database.connection()

@@ -167,7 +167,7 @@ def test_the_values_of_a_row_are_not_in_what_an_error_came_from(store: SQLStore)
     """PostgreSQL quotes the row that was refused."""
     step = begin(NEW)
     store.commit(step)
-    bad = Message(9, 1, "system", (text_block("secret text"),), NOW)  # type: ignore[arg-type]
+    bad = Message(number=9, turn=1, role="system", content=(text_block("secret text"),), created_at=NOW)  # type: ignore[arg-type]
     end = finish(step.after, Result(), Answer())
     with pytest.raises(StoreError) as caught:
         store.commit(attrs.evolve(end, effects=(*end.effects, AddMessage(bad))))

@@ -22,7 +22,9 @@ NAMED: dict[str, Any] = {"agent": "agent_1", "environment": "env_1"}
 
 
 def request(content: Any = "hello", *history: Message, session: str | None = None, **more: Any) -> Request:
-    return Request("k", 1, 1, as_blocks(content), session, history, **more)
+    return Request(
+        key="k", turn=1, session_number=1, content=as_blocks(content), session_id=session, history=history, **more
+    )
 
 
 def text_of(events: list[Event]) -> str:

@@ -23,7 +23,7 @@ WAYS = ("sync", "asyncio", "trio")
 def stored(role: str, *blocks: dict[str, Any], container: str | None = None) -> Message:
     """A stored message."""
     data = {"container": container} if container else None
-    return Message(1, 1, role, blocks, datetime.now(UTC), data)  # type: ignore[arg-type]
+    return Message(number=1, turn=1, role=role, content=blocks, created_at=datetime.now(UTC), provider_data=data)  # type: ignore[arg-type]
 
 
 PAST = (stored("user", text("hello")), stored("assistant", text("Hi.")))
@@ -31,7 +31,15 @@ PAST = (stored("user", text("hello")), stored("assistant", text("Hi.")))
 
 def asked(content: Any = "again", *history: Message, session: str | None = "msg_0", **more: Any) -> Request:
     """A request that resumes a session of two messages, unless another one or none is given."""
-    return Request("k", 1, 1, as_blocks(content), session, history or (PAST if session else ()), **more)
+    return Request(
+        key="k",
+        turn=1,
+        session_number=1,
+        content=as_blocks(content),
+        session_id=session,
+        history=history or (PAST if session else ()),
+        **more,
+    )
 
 
 @frozen

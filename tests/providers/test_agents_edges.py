@@ -40,7 +40,7 @@ def answer(call_id: str, content: str) -> dict[str, Any]:
 
 
 def stored(number: int, *blocks: dict[str, Any]) -> Message:
-    return Message(number, number, "user", blocks, datetime.now(UTC))
+    return Message(number=number, turn=number, role="user", content=blocks, created_at=datetime.now(UTC))
 
 
 def interrupts(server: AgentsServer) -> int:
@@ -217,7 +217,14 @@ def test_a_result_of_a_failed_turn_answers_the_call_that_still_waits(agent: Way)
     agent.server.will(turn(called("c1"), called("c2"), stop="requires_action", waits=("c1", "c2")))
     agent.ask(request("1+2?"))
     history = (stored(2, answer("c1", "old"), answer("c9", "x")), stored(3, answer("c1", "3"), answer("c2", "stored")))
-    asked = Request("k", 4, 1, (answer("c2", "new"), text("And now?")), "sesn_1", history)
+    asked = Request(
+        key="k",
+        turn=4,
+        session_number=1,
+        content=(answer("c2", "new"), text("And now?")),
+        session_id="sesn_1",
+        history=history,
+    )
     assert agent.result(asked).trigger is Trigger.SUCCEEDED
     sent = agent.server.asked("send")[-1]["events"]
     assert [(one["type"], one["content"][0]["text"]) for one in sent] == [
@@ -229,7 +236,14 @@ def test_a_result_of_a_failed_turn_answers_the_call_that_still_waits(agent: Way)
 
 def test_results_that_nobody_waits_for_are_not_told_again(agent: Way) -> None:
     agent.ask(request())
-    asked = Request("k", 4, 1, (text("again"),), "sesn_1", (stored(2, answer("c1", "3")),))
+    asked = Request(
+        key="k",
+        turn=4,
+        session_number=1,
+        content=(text("again"),),
+        session_id="sesn_1",
+        history=(stored(2, answer("c1", "3")),),
+    )
     agent.result(asked)
     assert agent.server.session().texts() == ["hello", "again"]
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import anthropic
 import anyio
+import attrs
 import pytest
 from anthropic.types.beta.sessions import BetaManagedAgentsSessionStatusIdleEvent as Idle
 
@@ -60,7 +61,7 @@ def text(told: str) -> dict[str, Any]:
 
 def stored(role: str, told: str) -> Message:
     """A stored message."""
-    return Message(1, 1, role, (text(told),), datetime.now(UTC))  # type: ignore[arg-type]
+    return Message(number=1, turn=1, role=role, content=(text(told),), created_at=datetime.now(UTC))  # type: ignore[arg-type]
 
 
 def told(events: list[Any]) -> list[str]:
@@ -98,7 +99,7 @@ def test_the_longest_key_fits_into_the_label(agents: AgentsServer) -> None:
         longest = Way("sync", agents)
         provider = AnthropicAgents(client=made, **NAMED)
         asked = request()
-        events = list(provider.stream(type(asked)("ü" * 512, 1, 7, asked.content)))
+        events = list(provider.stream(attrs.evolve(asked, key="ü" * 512, session_number=7)))
     assert longest.server.session().created["metadata"] == {"conversation_key": "ü" * 512, "session_number": "7"}
     assert isinstance(events[-1], Result)
     assert events[-1].trigger is Trigger.SUCCEEDED

@@ -60,11 +60,11 @@ CITED = {"type": "web_search_result_location", "cited_text": "c", "encrypted_ind
 def said(role: str, *blocks: dict[str, Any], container: str | None = None) -> Message:
     """A stored message."""
     data = {"container": container} if container else None
-    return Message(1, 1, role, blocks, datetime.now(UTC), data)  # type: ignore[arg-type]
+    return Message(number=1, turn=1, role=role, content=blocks, created_at=datetime.now(UTC), provider_data=data)  # type: ignore[arg-type]
 
 
 def request(content: Any = "hello", *history: Message, session: str | None = None) -> Request:
-    return Request("k", 1, 1, as_blocks(content), session, history)
+    return Request(key="k", turn=1, session_number=1, content=as_blocks(content), session_id=session, history=history)
 
 
 def resumed(content: Any = "again", *history: Message) -> Request:

@@ -45,7 +45,7 @@ ENDLESS = Answer(events=(*begun("msg_endless"), *streamed(text("Once upon a time
 
 
 def request(content: Any = "hello", session: str | None = None, turn: int = 1) -> Request:
-    return Request(KEY, turn, 1, as_blocks(content), session)
+    return Request(key=KEY, turn=turn, session_number=1, content=as_blocks(content), session_id=session)
 
 
 # The story

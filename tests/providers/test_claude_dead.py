@@ -32,7 +32,9 @@ IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png"
 
 
 def judged(report: dict[str, Any], session: str | None) -> Result:
-    return Exchange(Request("k", 1, 1, as_blocks("hello"), session), timeout=60.0).judge(report)
+    return Exchange(
+        Request(key="k", turn=1, session_number=1, content=as_blocks("hello"), session_id=session), timeout=60.0
+    ).judge(report)
 
 
 def called(result: Result, named: str) -> str:
@@ -225,6 +227,6 @@ def test_a_session_that_the_cli_calls_full_is_healed_within_the_turn(claude: Cla
 
 def test_a_new_session_that_is_refused_for_its_size_says_so_and_has_no_name(claude: Claude) -> None:
     claude.server.otherwise = lambda _: error(400, "invalid_request_error", "prompt is too long: 2 tokens > 1 maximum")
-    (*_, result) = claude.agent().stream(Request("k", 1, 1, as_blocks("hello")))
+    (*_, result) = claude.agent().stream(Request(key="k", turn=1, session_number=1, content=as_blocks("hello")))
     assert isinstance(result, Result)
     assert (result.subtype, result.session_id) == ("error_context_window", None)

@@ -29,11 +29,20 @@ RECORDED = {
         (Path(__file__).parent.parent / "data" / "claude-cli-results.jsonl").read_text(encoding="utf-8").splitlines(),
     )
 }
-HISTORY = (Message(1, 1, "user", (text_block("My name is Ada."),), datetime.now(UTC)),)
+HISTORY = (
+    Message(number=1, turn=1, role="user", content=(text_block("My name is Ada."),), created_at=datetime.now(UTC)),
+)
 
 
 def exchange(content: Any = "hello", session: str | None = None, **more: Any) -> Exchange:
-    request = Request("k", 1, 1, as_blocks(content), session, more.pop("history", ()))
+    request = Request(
+        key="k",
+        turn=1,
+        session_number=1,
+        content=as_blocks(content),
+        session_id=session,
+        history=more.pop("history", ()),
+    )
     return Exchange(request, **{"timeout": 60.0, **more})
 
 

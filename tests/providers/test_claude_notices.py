@@ -149,7 +149,9 @@ def test_a_session_that_a_full_disk_cut_short_is_not_resumed(
 
 
 def exchange(session: str | None = None) -> Exchange:
-    return Exchange(Request(KEY, 1, 1, as_blocks("hello"), session), timeout=60.0)
+    return Exchange(
+        Request(key=KEY, turn=1, session_number=1, content=as_blocks("hello"), session_id=session), timeout=60.0
+    )
 
 
 def system(subtype: str, **data: Any) -> Any:
@@ -185,11 +187,13 @@ def test_writes_that_are_lost_while_a_turn_is_interrupted_are_heard(
     lost = {"type": "system", "subtype": "session_writes_lost", "lost": ["transcript"], "session_id": "s-lost"}
     cli = fake_cli(tmp_path, *said("Hello."), 1, lost)
     agent = ClaudeAgent(sdk.ClaudeAgentOptions(cwd=tmp_path, cli_path=cli))
-    stream = agent.stream(Request(KEY, 1, 1, as_blocks("hello")))
+    stream = agent.stream(Request(key=KEY, turn=1, session_number=1, content=as_blocks("hello")))
     assert next(stream) == TextDelta("Hello.")
     stream.close()
     assert "provider.writes_lost" in caplog.messages
-    (result,) = agent.stream(Request(KEY, 2, 1, as_blocks("again"), "s-lost"))
+    (result,) = agent.stream(
+        Request(key=KEY, turn=2, session_number=1, content=as_blocks("again"), session_id="s-lost")
+    )
     assert isinstance(result, Result)
     assert result.subtype == EXPIRED
 
@@ -198,7 +202,9 @@ def test_a_session_that_is_known_to_be_incomplete_is_dead_for_every_provider_of_
     claude: Claude, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fsm.providers.claude_agent.provider.INCOMPLETE", {"s-1"})
-    (result,) = claude.agent().stream(Request(KEY, 1, 1, as_blocks("hello"), "s-1"))
+    (result,) = claude.agent().stream(
+        Request(key=KEY, turn=1, session_number=1, content=as_blocks("hello"), session_id="s-1")
+    )
     assert isinstance(result, Result)
     assert (result.subtype, result.session_id) == (EXPIRED, "s-1")
     assert claude.server.received == []

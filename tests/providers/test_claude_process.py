@@ -37,7 +37,7 @@ ENDLESS = Answer(events=(*begun("msg_endless"), *streamed(text("Once upon a time
 
 
 def request(content: Any = "hello", **more: Any) -> Request:
-    return Request(KEY, 1, 1, as_blocks(content), **more)
+    return Request(key=KEY, turn=1, session_number=1, content=as_blocks(content), **more)
 
 
 def faked(folder: Path, *steps: Any, timeout: float = 20.0, **options: Any) -> ClaudeAgent:
@@ -135,7 +135,7 @@ from fsm.providers import ClaudeAgent
 import claude_agent_sdk as sdk
 import fsm.providers.claude_agent.exchange as exchange
 exchange.GRACE = 0.2
-stream = ClaudeAgent(sdk.ClaudeAgentOptions(cli_path=sys.argv[1])).stream(Request("k", 1, 1, as_blocks("hello")))
+stream = ClaudeAgent(sdk.ClaudeAgentOptions(cli_path=sys.argv[1])).stream(Request(key="k", turn=1, session_number=1, content=as_blocks("hello")))
 for event in stream:
     print(type(event).__name__, flush=True)
     if type(event).__name__ == sys.argv[2]:
@@ -278,7 +278,7 @@ from fsm.content import as_blocks
 from fsm.provider import Request
 from fsm.providers import ClaudeAgent
 import claude_agent_sdk as sdk
-stream = ClaudeAgent(sdk.ClaudeAgentOptions(cli_path=sys.argv[1])).stream(Request("k", 1, 1, as_blocks("hello")))
+stream = ClaudeAgent(sdk.ClaudeAgentOptions(cli_path=sys.argv[1])).stream(Request(key="k", turn=1, session_number=1, content=as_blocks("hello")))
 next(stream)
 if os.fork() == 0:
     sys.exit(0)

@@ -15,7 +15,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 def request(text: str, session_id: str | None = None) -> Request:
     """A message."""
-    return Request("k", turn=1, session_number=1, content=(text_block(text),), session_id=session_id)
+    return Request(key="k", turn=1, session_number=1, content=(text_block(text),), session_id=session_id)
 
 
 def said(provider: DemoProvider, asked: Request) -> tuple[str, Result]:
@@ -44,7 +44,7 @@ def test_what_it_was_told_and_what_it_was_sent_are_told_apart() -> None:
     """All of it, in order, and the user's part only."""
     provider = DemoProvider()
     past = [
-        Message(number, 1, role, (text_block(text),), NOW)
+        Message(number=number, turn=1, role=role, content=(text_block(text),), created_at=NOW)
         for number, (role, text) in enumerate([("user", "a"), ("assistant", "said"), ("user", "b")], 1)
     ]
     asked = attrs.evolve(request("one"), history=tuple(past))

@@ -207,7 +207,9 @@ def test_no_answer_however_it_is_mangled_raises_or_loses_what_was_said() -> None
     )
     ended = set()
     for _ in range(3000):
-        exchange = Exchange(Request("k", 1, 1, ({"type": "text", "text": "hello"},)), {})
+        exchange = Exchange(
+            Request(key="k", turn=1, session_number=1, content=({"type": "text", "text": "hello"},)), {}
+        )
         heard: list[Any] = []
         for event in [*(_Event(_mangled(event, chance)) for event in whole if chance.random() > 0.06), END]:
             if exchange.is_open:

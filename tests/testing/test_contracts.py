@@ -334,7 +334,10 @@ def test_the_tour_meets_every_effect_and_every_status() -> None:
 
 def test_a_report_can_be_pickled() -> None:
     """Between the workers of a test run."""
-    report = Report("Mine", (Outcome("rows", "they read back", "failed", "they don't", ("write",)),))
+    report = Report(
+        "Mine",
+        (Outcome(contract="rows", promise="they read back", status="failed", why="they don't", script=("write",)),),
+    )
     assert pickle.loads(pickle.dumps(report)) == report
 
 

@@ -31,7 +31,17 @@ def histories(draw: st.DrawFn) -> list[Operation]:
         outcome: Any = draw(values if reads else st.sampled_from([True, False, UNKNOWN]))
         argument = None if reads else (draw(values), draw(values))
         ends = None if outcome is UNKNOWN and draw(st.booleans()) else returned
-        operations.append(Operation(1, "read" if reads else "swap", "x", argument, invoked, ends, outcome))
+        operations.append(
+            Operation(
+                worker=1,
+                name="read" if reads else "swap",
+                key="x",
+                argument=argument,
+                invoked=invoked,
+                returned=ends,
+                outcome=outcome,
+            )
+        )
     return operations
 
 
@@ -84,8 +94,11 @@ def test_the_shortest_beginning_without_an_order_has_one_without_its_last_return
 
 def test_an_operation_of_unknown_outcome_may_take_effect_long_after_it_failed() -> None:
     """As a commit whose connection was lost."""
-    lost = Operation(1, "swap", "x", (0, 1), invoked=1, returned=2)
-    reads = [Operation(2, "read", "x", None, 3, 4, 0), Operation(2, "read", "x", None, 5, 6, 1)]
+    lost = Operation(worker=1, name="swap", key="x", argument=(0, 1), invoked=1, returned=2)
+    reads = [
+        Operation(worker=2, name="read", key="x", argument=None, invoked=3, returned=4, outcome=0),
+        Operation(worker=2, name="read", key="x", argument=None, invoked=5, returned=6, outcome=1),
+    ]
     order = linearize([lost, *reads], 0, register)
     assert order == [reads[0], lost, reads[1]]
 
@@ -94,8 +107,24 @@ def test_a_long_history_of_two_workers_is_checked_quickly() -> None:
     """Without the memory of tried states this would not end in time."""
     operations = []
     for number in range(60):
-        swap = Operation(1, "swap", "x", (number, number + 1), 4 * number + 1, 4 * number + 4, True)
-        read = Operation(2, "read", "x", None, 4 * number + 2, 4 * number + 3, number + number % 2)
+        swap = Operation(
+            worker=1,
+            name="swap",
+            key="x",
+            argument=(number, number + 1),
+            invoked=4 * number + 1,
+            returned=4 * number + 4,
+            outcome=True,
+        )
+        read = Operation(
+            worker=2,
+            name="read",
+            key="x",
+            argument=None,
+            invoked=4 * number + 2,
+            returned=4 * number + 3,
+            outcome=number + number % 2,
+        )
         operations += [swap, read]
     order = linearize(operations, 0, register)
     assert order is not None

@@ -44,7 +44,7 @@ def test_it_reads_the_same_pages_as_sqlite(limit: int | None, before: int | None
 def test_a_step_from_an_old_snapshot_is_a_conflict() -> None:
     """Also one of a conversation that is another now."""
     store = ReferenceStore()
-    new = Conversation("k", 1, NOW, NOW)
+    new = Conversation(key="k", id=1, created_at=NOW, updated_at=NOW)
     step = Step(new, attrs.evolve(new, version=1), ())
     store.commit(step)
     for stale in (step, Step(attrs.evolve(step.after, id=2), attrs.evolve(step.after, id=2, version=2), ())):
@@ -63,8 +63,8 @@ def test_a_step_that_is_refused_half_way_leaves_no_trace(number: int) -> None:
     (turn,) = store.turns(before)
     for effect in (
         StartTurn(attrs.evolve(turn, number=5)),
-        EndTurn(number, 1, TurnStatus.FAILED, before.state, 1, NOW),
-        EndTurn(1, 1, TurnStatus.FAILED, before.state, 1, NOW),
+        EndTurn(number=number, session_number=1, status=TurnStatus.FAILED, state=before.state, last_message=1, at=NOW),
+        EndTurn(number=1, session_number=1, status=TurnStatus.FAILED, state=before.state, last_message=1, at=NOW),
     ):
         with pytest.raises(StoreError):
             store.commit(Step(before, attrs.evolve(before, version=before.version + 1), (effect,)))

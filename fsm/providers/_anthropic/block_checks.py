@@ -22,7 +22,7 @@ IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 """The images that Claude sees."""
 
 
-@frozen
+@frozen(kw_only=True)
 class Kind:
     """One kind of block, or of source.
 

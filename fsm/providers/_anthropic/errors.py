@@ -61,7 +61,7 @@ _SPENT_WORDS = ("credit balance", "spend limit", "usage limit")
 """How the API words the same where it has no code for it. Should its wording change, the status stays 400."""
 
 
-@frozen
+@frozen(kw_only=True)
 class Failed:
     """A failed call.
 
@@ -103,12 +103,12 @@ class Failed:
         if isinstance(error, anthropic.APIStatusError):
             return cls._of_status(error)
         if isinstance(error, anthropic.CredentialsError | anthropic.WorkloadIdentityError):
-            return cls("error_api", f"no credentials ({type(error).__name__})", 401)
+            return cls(subtype="error_api", told=f"no credentials ({type(error).__name__})", status=401)
         if isinstance(error, anthropic.APIResponseValidationError | httpx2.DecodingError):
-            return cls("error_response", f"the answer can't be read ({type(error).__name__})")
+            return cls(subtype="error_response", told=f"the answer can't be read ({type(error).__name__})")
         if isinstance(error, anthropic.AnthropicError | httpx2.HTTPError | httpx2.StreamError | OSError):
-            return cls("error_connection", f"{type(error).__name__}: {error}")
-        return cls("error_response", f"the answer can't be read ({type(error).__name__})")
+            return cls(subtype="error_connection", told=f"{type(error).__name__}: {error}")
+        return cls(subtype="error_response", told=f"the answer can't be read ({type(error).__name__})")
 
     @classmethod
     def _of_status(cls, error: Any) -> Failed:
@@ -117,10 +117,10 @@ class Failed:
         words = _text(error.api_message) or ""
         status = _status(int(error.status_code), kind, code, words)
         return cls(
-            "error_api",
-            _told(error, kind, words),
-            status,
-            kind,
+            subtype="error_api",
+            told=_told(error, kind, words),
+            status=status,
+            kind=kind,
             is_refusal=status == 400 and kind == "invalid_request_error" and code not in _ACCOUNT,
             code=code,
             words=words,

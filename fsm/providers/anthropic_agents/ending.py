@@ -13,7 +13,10 @@ from fsm.providers.anthropic_agents.events import Hearing
 from fsm.providers.anthropic_agents.evidence import ended_as
 from fsm.providers.anthropic_agents.reading import of
 
-__all__ = ["Ending", "Todo", "Unreadable", "events_of", "may_pass"]
+__all__ = ["ENDED", "Ending", "Todo", "Unreadable", "events_of", "may_pass"]
+
+ENDED = object()
+"""Stands for the end of a stream."""
 
 
 class Todo(Enum):
@@ -80,7 +83,7 @@ class Ending:
     def _die(self, why: str, cause: Failed | None) -> None:
         """End the turn with a dead session; before it got the message, only with an error."""
         if self._request.session_id is None and not self._is_sent:
-            self._end(cause or Failed("error_api", why))
+            self._end(cause or Failed(subtype="error_api", told=why))
             return
         failed = cause or self._failed
         self.result = Result(

@@ -213,7 +213,7 @@ class Hearing:
         if reason == "budget_reached":
             return {**ending, "subtype": OVER_BUDGET, "is_error": True}
         if reason == "retries_exhausted" or self._has_failed:
-            cause = self.cause or Failed(EXHAUSTED, reason)
+            cause = self.cause or Failed(subtype=EXHAUSTED, told=reason)
             return {**ending, "subtype": cause.subtype, "is_error": True, "http_status": cause.status}
         return ending
 

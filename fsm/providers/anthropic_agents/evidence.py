@@ -88,7 +88,7 @@ def of_session_error(error: Any) -> Failed:
     """Return what a ``session.error`` says, with the HTTP status that stands for it."""
     kind, message = (getattr(error, name, None) for name in ("type", "message"))
     subtype, status = _MEANING.get(str(kind), (EXHAUSTED, None))
-    return Failed(subtype, f"{kind or 'error'}: {message or 'no message'}", status, str(kind))
+    return Failed(subtype=subtype, told=f"{kind or 'error'}: {message or 'no message'}", status=status, kind=str(kind))
 
 
 def is_of_the_session(failed: Failed | None) -> bool:

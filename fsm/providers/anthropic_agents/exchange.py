@@ -26,7 +26,7 @@ from fsm.events import Event, Result
 from fsm.provider import Request
 from fsm.providers._anthropic.errors import Failed
 from fsm.providers.anthropic_agents.content import metadata
-from fsm.providers.anthropic_agents.ending import Todo, Unreadable, events_of, may_pass
+from fsm.providers.anthropic_agents.ending import ENDED, Todo, Unreadable, events_of, may_pass
 from fsm.providers.anthropic_agents.events import OVER_BUDGET
 from fsm.providers.anthropic_agents.evidence import is_gone, is_of_the_session
 from fsm.providers.anthropic_agents.reading import of
@@ -51,9 +51,6 @@ LOOKED_BACK = 100
 OVERLAP = timedelta(minutes=1)
 """The time before the newest event at which a list begins after a break; events may be stored out of order."""
 
-ENDED = object()
-"""Stands for the end of a stream."""
-
 _IN_DOUBT = frozenset({404, 409, 410, 422})
 _PREVIEWS = frozenset({"event_start", "event_delta"})
 
@@ -72,7 +69,8 @@ class Exchange(Sending):
         todo: the next action.
 
     >>> from fsm.content import text_block
-    >>> exchange = Exchange(Request("k", 1, 1, (text_block("hello"),)), {"agent": "agent_1", "environment_id": "env_1"})
+    >>> request = Request(key="k", turn=1, session_number=1, content=(text_block("hello"),))
+    >>> exchange = Exchange(request, {"agent": "agent_1", "environment_id": "env_1"})
     >>> exchange.todo.name, exchange.arguments["metadata"]
     ('CREATE', {'conversation_key': 'k', 'session_number': '1'})
     """
@@ -136,7 +134,7 @@ class Exchange(Sending):
     def read(self, event: Any) -> list[Event]:
         """Take an event of the stream, or ``ENDED``; return the events for the caller."""
         if event is ENDED:
-            self._reconnect(Failed("error_connection", "the stream ended before the turn was over"))
+            self._reconnect(Failed(subtype="error_connection", told="the stream ended before the turn was over"))
             return []
         said = self._hear(event)
         self._consider()
@@ -204,7 +202,7 @@ class Exchange(Sending):
             if (ending := self._hearing.ending) is not None:
                 self.result = Result(session_id=self._session_id, usage=self._hearing.usage or None, **ending)
         except Exception as error:  # noqa: BLE001  # an event may have any shape
-            self._end(Failed("error_response", f"an event can't be read ({type(error).__name__})"))
+            self._end(Failed(subtype="error_response", told=f"an event can't be read ({type(error).__name__})"))
             return []
         return said
 
@@ -229,7 +227,9 @@ class Exchange(Sending):
             self._is_polling = True
             fields = {"conversation": self._request.key, "turn": self._request.turn}
             LOGGER.warning("provider.stream_lost", extra=fields)
-        self._failed = failed or self._failed or Failed("error_connection", "the stream can't be opened any more")
+        self._failed = (
+            failed or self._failed or Failed(subtype="error_connection", told="the stream can't be opened any more")
+        )
         self._polls += 1 if failed is None else POLLS // RECONNECTS
         if self._polls > POLLS:
             self._end(self._failed)
@@ -277,7 +277,7 @@ class Exchange(Sending):
 
     def _lives_and_refuses(self, session: Any) -> None:
         """Decide after a call failed and the session turned out to live."""
-        failed = self._failed or Failed("error_response", "the session can't be read")
+        failed = self._failed or Failed(subtype="error_response", told="the session can't be read")
         if self._is_sent:
             self._failed = None
             self._reconnect(failed)
@@ -285,11 +285,11 @@ class Exchange(Sending):
             self._arrived()
         else:
             # A session whose budget is used up gives this answer to every call.
-            self._end(Failed(OVER_BUDGET, failed.told) if self._is_paused else failed)
+            self._end(Failed(subtype=OVER_BUDGET, told=failed.told) if self._is_paused else failed)
 
     def _lives_and_is_doomed(self, session: Any) -> None:
         """Decide after a terminal error of a session that still lives."""
-        cause = self._hearing.cause or Failed("error_response", "the session has failed")
+        cause = self._hearing.cause or Failed(subtype="error_response", told="the session has failed")
         is_at_work = of(session, "status") in AT_WORK
         self._looks += 1
         if is_at_work and self._looks < LOOKS:

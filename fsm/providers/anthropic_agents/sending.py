@@ -69,7 +69,7 @@ class Sending(Ending):
         elif self._rounds <= ROUNDS:
             self.todo = Todo.INTERRUPT
         else:
-            self._end(Failed("error_busy", f"the session is still {status} with an earlier message"))
+            self._end(Failed(subtype="error_busy", told=f"the session is still {status} with an earlier message"))
 
     # While nobody knows whether the message has arrived
 

@@ -27,7 +27,7 @@ from fsm.providers.anthropic_agents.reading import (
 __all__ = ["Standing", "has_arrived", "standing"]
 
 
-@frozen
+@frozen(kw_only=True)
 class Standing:
     """How a session stands before a message is sent to it.
 

@@ -101,7 +101,7 @@ _WITH_ANSWER = re.compile(r"(\d+) \+ (\d+) > (\d+)")
 _EVIDENCE = frozenset({Fault.TRANSCRIPT, Fault.FULL, Fault.LARGE, Fault.CONTENT})
 
 
-@frozen
+@frozen(kw_only=True)
 class Sent:
     """The facts about a request that show which part of it is at fault.
 
@@ -135,14 +135,22 @@ def sent_of(request: Request, newest: int, parameters: frozenset[str], container
     stored = frozenset[str]().union(*(names_in(message.content) for message in request.history))
     own = frozenset({container} if container else ())
     is_mixed = bool(request.history) and request.history[-1].role == "user"
-    return Sent(newest, is_mixed, (stored | own) - new, new, parameters, container is not None)
+    return Sent(
+        newest=newest,
+        is_mixed=is_mixed,
+        stored=(stored | own) - new,
+        new=new,
+        parameters=parameters,
+        has_container=container is not None,
+    )
 
 
 def fault_of(failed: Failed, sent: Sent) -> Fault:
     """Return the part of a request that an error is about.
 
     >>> words = "messages.1.content.0: Invalid `signature` in `thinking` block"
-    >>> failed = Failed("error_api", "", 400, "invalid_request_error", words=words, is_of_the_api=True)
+    >>> refusal = {"subtype": "error_api", "told": "", "status": 400, "kind": "invalid_request_error"}
+    >>> failed = Failed(**refusal, words=words, is_of_the_api=True)
     >>> fault_of(failed, Sent(newest=2))
     <Fault.TRANSCRIPT: 'a stored message'>
     >>> fault_of(failed, Sent(newest=1))

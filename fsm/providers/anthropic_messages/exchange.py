@@ -81,7 +81,8 @@ class Exchange:
         is_open: whether more of the answer is to come.
 
     >>> from fsm.content import text_block
-    >>> exchange = Exchange(Request("k", 1, 1, (text_block("hello"),)), {"model": "m"})
+    >>> request = Request(key="k", turn=1, session_number=1, content=(text_block("hello"),))
+    >>> exchange = Exchange(request, {"model": "m"})
     >>> exchange.arguments
     {'model': 'm', 'messages': [{'role': 'user', 'content': [{'type': 'text', 'text': 'hello'}]}]}
     >>> exchange.feed(END)

@@ -23,7 +23,7 @@ _SAMPLING = frozenset({"temperature", "top_k", "top_p"})
 _EXTRA = ("extra_body", "extra_headers", "extra_query")
 
 
-@frozen
+@frozen(kw_only=True)
 class Call:
     """The arguments that are the same in every turn.
 
@@ -80,7 +80,13 @@ def call_of(options: object, *, model: object, max_tokens: object, system: objec
     counting = {name: value for name, value in arguments.items() if name in countable}
     if "extra_body" in counting:
         counting["extra_body"] = {name: held for name, held in counting["extra_body"].items() if name in countable}
-    return Call(arguments, counting, is_beta, (known | beta | _OWN | _SAMPLING) - {"messages"}, found)
+    return Call(
+        arguments=arguments,
+        counting=counting,
+        is_beta=is_beta,
+        parameters=(known | beta | _OWN | _SAMPLING) - {"messages"},
+        marks=found,
+    )
 
 
 def _parameters(function: Any) -> frozenset[str]:

@@ -82,7 +82,8 @@ class Exchange:
         result: the result, once the CLI has reported one; None before. A later one takes its place: the CLI reports
             one more whenever an agent in the background has ended and it has answered that.
 
-    >>> exchange = Exchange(Request("k", 1, 1, (text_block("hello"),)), timeout=60)
+    >>> request = Request(key="k", turn=1, session_number=1, content=(text_block("hello"),))
+    >>> exchange = Exchange(request, timeout=60)
     >>> exchange.message["message"]
     {'role': 'user', 'content': [{'type': 'text', 'text': 'hello'}]}
     >>> exchange.judge({"subtype": "success", "is_error": True, "api_error_status": 429}).trigger

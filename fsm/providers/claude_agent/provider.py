@@ -154,7 +154,7 @@ class ClaudeAgent(BaseProvider):
         """
         if request.session_id in INCOMPLETE:
             told = ("the Claude CLI could not store all of this session; the disk was full",)
-            yield Result(EXPIRED, is_error=True, session_id=request.session_id, errors=told)
+            yield Result(subtype=EXPIRED, is_error=True, session_id=request.session_id, errors=told)
             return
         exchange = Exchange(request, timeout=self._timeout, stored=self._is_stored)
         options = dataclasses.replace(self._options, resume=request.session_id)
