@@ -135,7 +135,8 @@ from fsm.providers import ClaudeAgent
 import claude_agent_sdk as sdk
 import fsm.providers.claude_agent.exchange as exchange
 exchange.GRACE = 0.2
-stream = ClaudeAgent(sdk.ClaudeAgentOptions(cli_path=sys.argv[1])).stream(Request(key="k", turn=1, session_number=1, content=as_blocks("hello")))
+request = Request(key="k", turn=1, session_number=1, content=as_blocks("hello"))
+stream = ClaudeAgent(sdk.ClaudeAgentOptions(cli_path=sys.argv[1])).stream(request)
 for event in stream:
     print(type(event).__name__, flush=True)
     if type(event).__name__ == sys.argv[2]:
@@ -278,7 +279,8 @@ from fsm.content import as_blocks
 from fsm.provider import Request
 from fsm.providers import ClaudeAgent
 import claude_agent_sdk as sdk
-stream = ClaudeAgent(sdk.ClaudeAgentOptions(cli_path=sys.argv[1])).stream(Request(key="k", turn=1, session_number=1, content=as_blocks("hello")))
+request = Request(key="k", turn=1, session_number=1, content=as_blocks("hello"))
+stream = ClaudeAgent(sdk.ClaudeAgentOptions(cli_path=sys.argv[1])).stream(request)
 next(stream)
 if os.fork() == 0:
     sys.exit(0)
