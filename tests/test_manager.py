@@ -42,6 +42,7 @@ from fsm.events import EXPIRED
 from fsm.providers import DemoProvider
 from persistence import SQLStore
 from tests.begun import abandoned_turn
+from tests.stores import Refusing, begins, ends, extends
 
 ANSWER = [TextDelta("one "), TextDelta("two"), Result(session_id="s-1")]
 DEAD = Result(subtype=EXPIRED, is_error=True, session_id="s-1")
@@ -850,19 +851,15 @@ def test_a_store_that_always_conflicts_is_given_up(url: str, broken_from: int, m
 def test_a_refused_interrupt_is_told_with_what_caused_it(url: str) -> None:
     """The write that failed is never swallowed (G16), and neither is what came before."""
 
-    class Refusing(SQLStore):
-        def commit(self, step: Step) -> None:
-            if step.before.version:
-                raise StoreError("no", step.before.key)
-            super().commit(step)
-
-    with Refusing(url) as store:
+    with SQLStore(url) as store:
+        refusing = Refusing(store, ends, StoreError("no"))
         with pytest.raises(StoreError) as caught:
-            manager(store, [TextDelta("a"), RuntimeError()]).send("k", "hello")
+            manager(refusing, [TextDelta("a"), RuntimeError()]).send("k", "hello")
         assert isinstance(caught.value.__cause__, ProviderError)
         assert caught.value.reply.text == "a"
+        refusing.error = StoreError("no", "other")
         with pytest.raises(KeyboardInterrupt) as interrupted:
-            manager(store, [KeyboardInterrupt()]).send("other", "hello")
+            manager(refusing, [KeyboardInterrupt()]).send("other", "hello")
         assert interrupted.value.__notes__ == ["conversation 'other': no"]
 
 
@@ -879,24 +876,14 @@ def test_a_refused_end_comes_with_the_reply_as_the_provider_gave_it(
 ) -> None:
     """The caller gets both (G16)."""
 
-    class Refusing(SQLStore):
-        def commit(self, step: Step) -> None:
-            if step.before.version:
-                raise StoreError("no")
-            super().commit(step)
-
-    with Refusing(sqlite_url) as store, pytest.raises(StoreError) as caught:
-        manager(store, said).send("k", "hello")
+    with SQLStore(sqlite_url) as store, pytest.raises(StoreError) as caught:
+        manager(Refusing(store, ends, StoreError("no")), said).send("k", "hello")
     assert (caught.value.reply.status, caught.value.reply.text) == (status, "a")
 
 
 def test_a_begin_that_the_store_refuses_runs_nothing(sqlite_url: str) -> None:
-    class Refusing(SQLStore):
-        def commit(self, step: Step) -> None:
-            raise StoreError("no")
-
-    with Refusing(sqlite_url) as store:
-        sessions = manager(store)
+    with SQLStore(sqlite_url) as store:
+        sessions = manager(Refusing(store, begins, StoreError("no")))
         with pytest.raises(StoreError):
             sessions.send("k", "hello")
 
@@ -904,14 +891,8 @@ def test_a_begin_that_the_store_refuses_runs_nothing(sqlite_url: str) -> None:
 def test_a_late_text_that_the_store_refuses_comes_with_the_reply(sqlite_url: str) -> None:
     """The caller gets both (G16)."""
 
-    class Refusing(SQLStore):
-        def commit(self, step: Step) -> None:
-            if step.before.session_number == 2:
-                raise StoreError("no")
-            super().commit(step)
-
-    with Refusing(sqlite_url) as store:
-        sessions = manager(store, ANSWER)
+    with SQLStore(sqlite_url) as store:
+        sessions = manager(Refusing(store, lambda step: step.before.session_number == 2, StoreError("no")), ANSWER)
         with pytest.raises(StoreError) as caught, sessions.stream("k", "hello") as turn:
             next(iter(turn))
             sessions.reset("k", force=True)
@@ -921,15 +902,9 @@ def test_a_late_text_that_the_store_refuses_comes_with_the_reply(sqlite_url: str
 def test_a_lease_that_the_store_refuses_to_extend_ends_the_turn_for_its_caller(sqlite_url: str) -> None:
     """With what was said until then (G16)."""
     clock = Clock()
-
-    class Refusing(SQLStore):
-        def commit(self, step: Step) -> None:
-            if step.before.version and not step.effects:
-                raise StoreError("no")
-            super().commit(step)
-
-    with Refusing(sqlite_url) as store:
-        sessions = manager(store, [TextDelta("one "), lambda: clock.advance(40), *ANSWER[1:]], lease=60, clock=clock)
+    with SQLStore(sqlite_url) as store:
+        refusing = Refusing(store, extends, StoreError("no"))
+        sessions = manager(refusing, [TextDelta("one "), lambda: clock.advance(40), *ANSWER[1:]], lease=60, clock=clock)
         with pytest.raises(StoreError) as caught:
             sessions.send("k", "hello")
     assert (caught.value.reply.status, caught.value.reply.text) == (TurnStatus.INTERRUPTED, "one two")

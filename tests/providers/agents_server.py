@@ -137,8 +137,8 @@ class AgentsServer(ThreadingHTTPServer):
         self.broken: list[BaseException | None] = []
         self.is_closing = False
         self.open_streams = 0
-        self._turns: deque[tuple[Step, ...]] = deque()
-        self._refusals: dict[str, deque[Refusal | None]] = defaultdict(deque)
+        self.turns: deque[tuple[Step, ...]] = deque()
+        self.refusals: dict[str, deque[Refusal | None]] = defaultdict(deque)
         self._clock = 0
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
 
@@ -149,15 +149,15 @@ class AgentsServer(ThreadingHTTPServer):
     @property
     def is_used_up(self) -> bool:
         """Whether all that was scripted has happened."""
-        return not self._turns and not any(self._refusals.values())
+        return not self.turns and not any(self.refusals.values())
 
     def will(self, *turns: tuple[Step, ...]) -> None:
         """Script the next turns."""
-        self._turns.extend(turns)
+        self.turns.extend(turns)
 
     def refuses(self, operation: str, *refusals: Refusal | None) -> None:
         """Let the next requests of this kind go wrong; None: this one goes right."""
-        self._refusals[operation].extend(refusals)
+        self.refusals[operation].extend(refusals)
 
     def asked(self, operation: str) -> list[dict[str, Any]]:
         """Return the requests of one operation."""
@@ -182,11 +182,11 @@ class AgentsServer(ThreadingHTTPServer):
 
     def terminate(self, session: Session) -> None:
         with self.lock:
-            self._emit(session, terminated())
+            self.emit(session, terminated())
 
     def delete(self, session: Session) -> None:
         with self.lock:
-            self._emit(session, deleted())
+            self.emit(session, deleted())
 
     def go_on(self, session: Session) -> None:
         """Play what was held back."""
@@ -217,18 +217,18 @@ class AgentsServer(ThreadingHTTPServer):
         if operation == "send":
             return self._send(session, asked["events"])
         if operation == "list":
-            return self._list(session, asked)
+            return self.list(session, asked)
         if session.waits_for is Act.UNTIL_ASKED:
             self._play(session)
         if operation == "archive":
             self.archive(session)
         if operation == "delete":
-            self._emit(session, deleted())
+            self.emit(session, deleted())
             return built(BetaManagedAgentsDeletedSession, {"id": session.id, "type": "session_deleted"})
         return self._described(session)
 
     def refusal(self, operation: str) -> Refusal | None:
-        refusals = self._refusals[operation]
+        refusals = self.refusals[operation]
         return refusals.popleft() if refusals else None
 
     def found(self, session_id: str | None) -> Session:
@@ -240,7 +240,7 @@ class AgentsServer(ThreadingHTTPServer):
     def opened(self, session: Session, stream: Stream) -> None:
         session.streams.append(stream)
         if self.greets and not session.log:
-            self._emit(session, idle())
+            self.emit(session, idle())
         self.open_streams += 1
         if session.waits_for is Act.UNTIL_OPEN:
             self._play(session)
@@ -289,7 +289,7 @@ class AgentsServer(ThreadingHTTPServer):
         }
         return built(BetaManagedAgentsSession, values)
 
-    def _list(self, session: Session, asked: dict[str, Any]) -> dict[str, Any]:
+    def list(self, session: Session, asked: dict[str, Any]) -> dict[str, Any]:
         since = datetime.fromisoformat(asked.get("created_at[gte]", BEGINNING.isoformat()))
         events = [entry for entry in session.log if _when(entry) >= since]
         if asked.get("order") == "desc":
@@ -302,7 +302,7 @@ class AgentsServer(ThreadingHTTPServer):
         if session.archived_at is not None or session.status == "terminated":
             raise Refused(Refusal(400, "invalid_request_error", "the session takes no events any more"))
         try:
-            checked = [self._stamped(sent) for sent in events]
+            checked = [self.stamped(sent) for sent in events]
         except (ValidationError, AssertionError, KeyError) as wrong:
             raise Refused(Refusal(400, "invalid_request_error", str(wrong))) from None
         answers = {sent[ANSWERS[sent["type"]]] for sent in events if sent["type"] in ANSWERS}
@@ -312,14 +312,14 @@ class AgentsServer(ThreadingHTTPServer):
         if session.is_paused:
             raise Refused(Refusal(400, "invalid_request_error", "the budget is used up"))
         for sent in checked:
-            self._push(session, sent)
+            self.push(session, sent)
         if any(sent["type"] == "user.interrupt" for sent in events):
             self._interrupt(session)
         elif session.pending - answers:
-            self._emit(session, idle("requires_action", waits=tuple(sorted(session.pending - answers))))
+            self.emit(session, idle("requires_action", waits=tuple(sorted(session.pending - answers))))
         else:
             session.pending.clear()
-            session.rest.extend(self._turns.popleft() if self._turns else _echo(events))
+            session.rest.extend(self.turns.popleft() if self.turns else _echo(events))
             self._play(session)
         return built(BetaManagedAgentsSendSessionEvents, {"data": checked})
 
@@ -327,7 +327,7 @@ class AgentsServer(ThreadingHTTPServer):
         if session.status == "running":
             self._play(session)
         if session.status == "running" and not session.rest:
-            self._emit(session, idle())
+            self.emit(session, idle())
 
     def _play(self, session: Session) -> None:
         session.waits_for = None
@@ -337,7 +337,7 @@ class AgentsServer(ThreadingHTTPServer):
                 for stream in session.streams:
                     stream.events.put(step)
             elif not isinstance(step, Act):
-                self._emit(session, step)
+                self.emit(session, step)
             elif step in {Act.HOLD, Act.UNTIL_OPEN, Act.UNTIL_ASKED}:
                 session.waits_for = step
                 return
@@ -346,19 +346,19 @@ class AgentsServer(ThreadingHTTPServer):
                     stream.events.put(step)
                 session.streams.clear()
 
-    def _emit(self, session: Session, template: dict[str, Any]) -> None:
-        self._push(
-            session, built(TYPES[template["type"]], template) if _is_preview(template) else self._stamped(template)
+    def emit(self, session: Session, template: dict[str, Any]) -> None:
+        self.push(
+            session, built(TYPES[template["type"]], template) if _is_preview(template) else self.stamped(template)
         )
 
-    def _stamped(self, template: dict[str, Any]) -> dict[str, Any]:
+    def stamped(self, template: dict[str, Any]) -> dict[str, Any]:
         self._clock += 1
         when = BEGINNING + timedelta(seconds=self._clock)
         if isinstance(template, Odd):
             return Odd({"id": f"sevt_{self._clock}", "processed_at": when.isoformat(), **template})
         return built(TYPES[template["type"]], {"id": f"sevt_{self._clock}", "processed_at": when, **template})
 
-    def _push(self, session: Session, entry: dict[str, Any]) -> None:
+    def push(self, session: Session, entry: dict[str, Any]) -> None:
         match entry.get("type"):
             case "session.status_running":
                 session.status = "running"

@@ -62,7 +62,7 @@ def test_a_message_that_the_list_shows_late_is_heard_once(
     agent: Way, lag: int, hidden: set[str] | None, refusal: Refusal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agent.ask(request())
-    real, left = AgentsServer._list, [lag]
+    real, left = AgentsServer.list, [lag]
 
     def late(self: AgentsServer, session: Session, asked: dict[str, Any]) -> dict[str, Any]:
         page = real(self, session, asked)
@@ -74,7 +74,7 @@ def test_a_message_that_the_list_shows_late_is_heard_once(
             ]
         return page
 
-    monkeypatch.setattr(AgentsServer, "_list", late)
+    monkeypatch.setattr(AgentsServer, "list", late)
     agent.server.refuses("send", refusal)
     events, result = agent.one(AGAIN, retries=2)
     assert agent.server.session().texts() == ["hello", "again"]
@@ -99,7 +99,7 @@ def test_a_message_that_no_list_ever_shows_is_known_by_the_session_that_works(
             return {"data": old[::-1], "next_page": None}
         answered = real(operation, session_id, asked)
         if operation == "retrieve":
-            agent.server._emit(agent.server.session(), idle())
+            agent.server.emit(agent.server.session(), idle())
         return answered
 
     agent.server.do = do  # type: ignore[method-assign]
@@ -116,8 +116,8 @@ def test_an_earlier_message_that_arrives_late_is_not_taken_for_the_new_one(agent
 
     def do(operation: str, session_id: str | None, asked: dict[str, Any]) -> dict[str, Any]:
         if operation == "list" and len(agent.server.asked("send")) == 2 and len(session.texts()) == 1:
-            late = agent.server._stamped(event("user.message", content=[text("an earlier one")]))
-            agent.server._push(session, late)
+            late = agent.server.stamped(event("user.message", content=[text("an earlier one")]))
+            agent.server.push(session, late)
         return real(operation, session_id, asked)
 
     agent.server.do = do  # type: ignore[method-assign]
@@ -146,7 +146,7 @@ def test_an_answer_is_listed_when_the_stream_can_not_be_opened_any_more(agent: W
     assert (text_said(events), result.trigger) == ("I begin.\n\nThe job is done: 42.", Trigger.SUCCEEDED)
     assert finish[0] == 0
     assert interrupts(agent.server) == 0
-    agent.server._refusals.clear()
+    agent.server.refusals.clear()
 
 
 def _finishes_at_poll(server: AgentsServer, number: int) -> list[int]:
@@ -159,7 +159,7 @@ def _finishes_at_poll(server: AgentsServer, number: int) -> list[int]:
             left[0] -= 1
             if not left[0]:
                 for one in (said("The job is done: 42."), idle()):
-                    server._emit(server.session(), one)
+                    server.emit(server.session(), one)
         return real(operation, session_id, asked)
 
     server.do = do  # type: ignore[method-assign]
@@ -180,7 +180,7 @@ def test_an_agent_that_can_not_be_heard_any_more_is_stopped(
     assert (text_said(events), result.trigger, result.session_id) == ("I begin.", Trigger.FAILED, "sesn_1")
     assert (interrupts(agent.server), agent.server.session().status) == (1, "idle")
     assert [record.message for record in caplog.records if record.name == "fsm"] == ["provider.stream_lost"]
-    agent.server._refusals.clear()
+    agent.server.refusals.clear()
     assert text_of(agent.ask(AGAIN)[0]) == "You said: again"
 
 
@@ -195,7 +195,7 @@ def test_a_turn_that_is_given_up_in_the_middle_stops_the_agent(agent: Way, refus
 def test_an_agent_that_does_not_stop_is_waited_for_within_bounds(agent: Way) -> None:
     agent.ask(request())
     session = agent.server.session()
-    agent.server._push(session, agent.server._stamped(running()))
+    agent.server.push(session, agent.server.stamped(running()))
     session.rest.extend([Act.HOLD] * 20)
     result = agent.result(AGAIN)
     assert (result.subtype, result.trigger, result.session_id) == ("error_busy", Trigger.FAILED, "sesn_1")
@@ -276,7 +276,7 @@ def test_every_event_ping_and_poll_is_a_sign_of_life(agent: Way) -> None:
     agent.ask(request("hello", alive=lambda: signs.append(0)))
     assert quiet >= 4
     assert len(signs) > 30
-    agent.server._refusals.clear()
+    agent.server.refusals.clear()
 
 
 @pytest.mark.parametrize(
@@ -511,7 +511,7 @@ def test_an_event_that_can_not_be_read_is_an_error_that_keeps_what_was_said(agen
     events, result = agent.one(request())
     assert (text_said(events), result.subtype, result.session_id) == ("a", "error_response", "sesn_1")
     assert interrupts(agent.server) == 1
-    agent.server.session().log.append(agent.server._stamped(idle()))
+    agent.server.session().log.append(agent.server.stamped(idle()))
     agent.server.session().status = "idle"
     assert text_of(agent.ask(AGAIN)[0]) == "You said: again"
 
@@ -528,7 +528,7 @@ def test_an_answer_that_can_not_be_read_is_an_error_of_the_answer(
 ) -> None:
     agent.ask(request())
     if operation == "retrieve":
-        agent.server.session().log.append(agent.server._stamped(running()))
+        agent.server.session().log.append(agent.server.stamped(running()))
     agent.server.refuses(operation, Refusal(200, body=body, content_type=content_type))
     result = agent.result(request() if operation == "create" else AGAIN)
     assert (result.subtype, result.trigger) == ("error_response", Trigger.FAILED)

@@ -78,12 +78,12 @@ def ended(server: AgentsServer) -> None:
 def busy(server: AgentsServer) -> None:
     server.session().log.clear()
     server.session().status = "running"
-    server.session().log.append(server._stamped(running()))
+    server.session().log.append(server.stamped(running()))
     server.session().rest.extend([idle(), running(), Act.HOLD] * 9)
 
 
 def without_status(server: AgentsServer) -> None:
-    server.session().log.append(server._stamped(running()))
+    server.session().log.append(server.stamped(running()))
     server.refuses("retrieve", Refusal(200, body=b'{"id": "sesn_1", "type": "session"}'))
 
 
@@ -144,7 +144,7 @@ RETRIEVED: dict[str, tuple[Refusal | None, list[Refusal | Callable[[AgentsServer
 
 
 def _says_running(server: AgentsServer, answer: Refusal) -> None:
-    server.session().log.append(server._stamped(running()))
+    server.session().log.append(server.stamped(running()))
     server.refuses("retrieve", answer)
 
 
@@ -162,7 +162,7 @@ def test_what_the_session_itself_says_is_read_as_the_reference_has_it(agent: Way
         else:
             second(server)
         assert outcome(agent.result(AGAIN)) == table("retrieving the session")[line], second
-        server._refusals.clear()
+        server.refusals.clear()
 
 
 # Calling
@@ -287,7 +287,7 @@ def test_a_terminal_error_that_is_found_by_the_next_turn_keeps_its_cause_and_sta
     agent.ask(request())
     log = agent.server.session()
     for one in (running(), error(status, "terminal"), terminated()):
-        agent.server._push(log, agent.server._stamped(one))
+        agent.server.push(log, agent.server.stamped(one))
     result = agent.result(AGAIN)
     assert (result.trigger, result.http_status) == (
         Trigger.EXPIRED,
@@ -370,8 +370,8 @@ def mishaps(agents: AgentsServer, chance: random.Random, count: int) -> Generato
         result = yield
         assert result.trigger is not Trigger.EXPIRED, (number, wrong, result)
         assert result.session_id == "sesn_1", (number, wrong, result)
-        agents._refusals.clear()
-        agents._turns.clear()
+        agents.refusals.clear()
+        agents.turns.clear()
 
 
 def test_none_of_200_random_errors_costs_the_session(agents: AgentsServer) -> None:

@@ -804,7 +804,7 @@ def test_what_an_earlier_turn_says_while_the_session_is_looked_at_is_not_heard(a
 def test_a_session_that_has_become_idle_meanwhile_is_sent_the_message(agent: Way) -> None:
     agent.ask(request())
     session = agent.server.session()
-    session.log.append(agent.server._stamped(event("user.message", content=[text("unheard")])))
+    session.log.append(agent.server.stamped(event("user.message", content=[text("unheard")])))
     assert told(agent.one(request("again", session="sesn_1"))[0]) == ["You said: again"]
     assert interrupts(agent.server) == 0
 
