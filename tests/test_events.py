@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsm import Result, TextDelta, ToolResult, ToolUse, Trigger
-from fsm.events import _SENTENCES
 
 RECORDED = [
     json.loads(line)
@@ -108,9 +107,29 @@ def test_a_failure_of_the_service_itself_is_told_as_such() -> None:
     assert "could not finish" in Result(is_error=True).summary
 
 
-@pytest.mark.parametrize("known", [key for key in _SENTENCES if isinstance(key, str)])
-def test_every_known_subtype_and_stop_reason_has_its_sentence(known: str) -> None:
-    assert Result(is_error=True, stop_reason=known).summary == _SENTENCES[known]
+@pytest.mark.parametrize("named_by", ["subtype", "stop_reason"])
+@pytest.mark.parametrize(
+    ("known", "words"),
+    [
+        ("interrupted", "was stopped"),
+        ("error_busy", "busy with an earlier message"),
+        ("error_configuration", "not set up correctly"),
+        ("error_connection", "can't be reached"),
+        ("error_context_window", "conversation is too long"),
+        ("error_response", "could not be read"),
+        ("error_message", "did not accept this message"),
+        ("error_max_turns", "limit of steps"),
+        ("error_max_budget_usd", "spending limit"),
+        ("error_max_structured_output_retries", "required form"),
+        ("error_refusal", "declined"),
+        ("max_tokens", "greatest length"),
+        ("refusal", "declined"),
+        ("requires_action", "or for leave to use one"),
+        ("tool_use", "the result of a tool."),
+    ],
+)
+def test_every_known_subtype_and_stop_reason_has_its_sentence(known: str, words: str, named_by: str) -> None:
+    assert words in Result(is_error=True, **{named_by: known}).summary
 
 
 @pytest.mark.parametrize(

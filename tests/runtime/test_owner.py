@@ -14,6 +14,20 @@ from fsm._runtime.owner import is_gone, name_owner
 linux_only = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="nothing is concluded without /proc")
 
 
+def tell_of_processes(monkeypatch: pytest.MonkeyPatch, stat: str | None) -> None:
+    """Let ``/proc/PID/stat`` hold this text for every process, or be hidden if it is None."""
+
+    class Told(type(Path())):  # type: ignore[misc]
+        def read_text(self, *args: Any, **options: Any) -> str:
+            if self.name != "stat":
+                return super().read_text(*args, **options)
+            if stat is None:
+                raise FileNotFoundError
+            return stat
+
+    monkeypatch.setattr(owner, "Path", Told)
+
+
 def test_this_process_is_not_gone_and_no_two_names_are_equal() -> None:
     assert not is_gone(name_owner())
     assert name_owner() != name_owner()
@@ -61,7 +75,7 @@ def test_a_process_may_have_any_name() -> None:
 
 
 def test_an_owner_is_named_by_what_linux_tells_of_when_it_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(owner, "_stat", lambda pid: ["R", *map(str, range(1, 50))])
+    tell_of_processes(monkeypatch, f"7 (a name) R {' '.join(map(str, range(1, 50)))}")
     assert name_owner().split("/")[2] == "19"
 
 
@@ -90,7 +104,7 @@ def test_nothing_is_concluded_about_anybody_else(name: str) -> None:
 def test_a_process_that_proc_hides_is_not_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of other users may be hidden; this one answers to its number."""
     named = name_owner()
-    monkeypatch.setattr(owner, "_stat", lambda pid: [])
+    tell_of_processes(monkeypatch, None)
     assert not is_gone(named)
 
     def forbidden(pid: int, signal: int) -> None:
