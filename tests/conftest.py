@@ -32,14 +32,18 @@ settings.load_profile("ci" if os.environ.get("CI") else "default")
 BACKENDS = ("sqlite", "postgresql")
 
 SHARE = 10
-"""Without CI, one of so many tests of a module that is marked as thorough is run."""
+"""A normal run takes one of so many tests of a module that is marked as thorough or torture."""
+
+WHOLE = {"thorough": ("CI", "CONVERSATION_FSM_TORTURE"), "torture": ("CONVERSATION_FSM_TORTURE",)}
+"""The markers of modules with many parameters, each with the variables that ask for all of them."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave most parameters of thorough modules to CI, and always the same ones, so that `make test` is quick."""
-    if os.environ.get("CI") or not any("::" not in argument for argument in config.args):
-        return  # whoever names a test wants it
-    left_out = [item for item in items if item.get_closest_marker("thorough") and _is_left_out(item)]
+    """Run a short form of modules with many parameters, always the same one, so that ``make test`` is quick."""
+    if not any("::" not in argument for argument in config.args):
+        return  # a test that is named is run with all its parameters
+    shortened = {marker for marker, names in WHOLE.items() if not any(map(os.environ.get, names))}
+    left_out = [item for item in items if any(map(item.get_closest_marker, shortened)) and _is_left_out(item)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in set(left_out)]

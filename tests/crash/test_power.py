@@ -21,7 +21,7 @@ from tests.crash import TORTURE
 from tests.crash.aftermath import KEY, Clock, Mortal, Rows, check_file, compile_once, quick_folder, takes_a_turn
 from tests.crash.vfs import Disk, FragileSQLite, FragileStore, Operation, Survival, Vfs
 
-pytestmark = pytest.mark.thorough
+pytestmark = pytest.mark.torture
 
 __all__ = ["compile_once", "quick_folder"]
 
