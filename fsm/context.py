@@ -221,12 +221,12 @@ def as_transcript(messages: Sequence[Message]) -> str:
     if not messages:
         return ""
     texts = [as_text(message.content) for message in messages]
-    mark = _boundary(texts)
+    mark = boundary(texts)
     said = "\n".join(f"[{mark} {message.role}]\n{text}" for message, text in zip(messages, texts, strict=True))
     return f'<conversation-history boundary="{mark}">\n{said}\n</conversation-history boundary="{mark}">'
 
 
-def _boundary(texts: Sequence[str]) -> str:
+def boundary(texts: Sequence[str]) -> str:
     """Return a mark that occurs in none of the texts, made from their digest."""
     digest = hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()
     while any(digest[:16] in text for text in texts):

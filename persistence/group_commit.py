@@ -74,6 +74,11 @@ class GroupCommit:
         self._waiting: deque[_Entry] = deque()
 
     @property
+    def waiting(self) -> int:
+        """The number of steps that wait."""
+        return len(self._waiting)
+
+    @property
     def is_idle(self) -> bool:
         """Whether no step is being committed and none waits."""
         return not self._waiting and not self.leading.locked()

@@ -30,7 +30,7 @@ def place(mutant: str) -> str:
     """The function that was changed, as its users name it.
 
     >>> place("fsm._core.turn.xǁRunningTurnǁfeed__mutmut_3"), place("fsm.context.x__boundary__mutmut_2")
-    ('fsm._core.turn.RunningTurn.feed', 'fsm.context._boundary')
+    ('fsm._core.turn.RunningTurn.feed', 'fsm.context.boundary')
     """
     module, _, function = mutant.partition("__mutmut_")[0].rpartition(".")
     return f"{module}.{function.removeprefix('x').removeprefix('_').strip('ǁ').replace('ǁ', '.')}"

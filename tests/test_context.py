@@ -273,24 +273,24 @@ def test_without_a_past_there_is_only_the_new_message() -> None:
 
 
 def test_a_mark_that_content_has_guessed_is_not_used() -> None:
-    from fsm.context import _boundary
+    from fsm.context import boundary
 
-    assert _boundary(["a"]) != _boundary(["b"])
+    assert boundary(["a"]) != boundary(["b"])
 
     class Guesses(str):
         __slots__ = ()
 
         def __contains__(self, mark: object) -> bool:
-            return mark == _boundary(["a"])
+            return mark == boundary(["a"])
 
-    assert _boundary([Guesses("a")]) not in {"", _boundary(["a"])}
+    assert boundary([Guesses("a")]) not in {"", boundary(["a"])}
 
 
 def test_messages_that_differ_only_in_where_one_ends_have_different_marks() -> None:
     """A mark is drawn from all that is said, also from what can't be encoded as UTF-8."""
-    from fsm.context import _boundary
+    from fsm.context import boundary
 
-    assert len({_boundary(texts) for texts in (["ab"], ["a", "b"], ["\ud83d"], ["?"], [])}) == 5
+    assert len({boundary(texts) for texts in (["ab"], ["a", "b"], ["\ud83d"], ["?"], [])}) == 5
 
 
 def test_a_prompt_says_what_the_history_is_for() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import weakref
+from collections.abc import Mapping
 from typing import Any
 
 from peewee import SqliteDatabase
@@ -14,7 +15,10 @@ from persistence.dialects.files import file_at
 from persistence.dialects.inherited import INHERITED
 from persistence.urls import MEMORY
 
-__all__ = ["Connections", "FileDatabase"]
+__all__ = ["PRAGMAS", "Connections", "FileDatabase"]
+
+PRAGMAS: Mapping[str, Any] = {"journal_mode": "wal", "foreign_keys": 1}
+"""The settings of each connection to a file."""
 
 
 class Opened:
@@ -80,7 +84,7 @@ class FileDatabase(SqliteDatabase):
         self._connections = connections
         super().__init__(
             path,
-            pragmas={"journal_mode": "wal", "foreign_keys": 1},
+            pragmas=PRAGMAS,
             timeout=timeout,
             thread_safe=path != MEMORY,
             factory=_Connection,

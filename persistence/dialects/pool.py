@@ -52,6 +52,7 @@ class Pool(Psycopg3Database):
 
     Attributes:
         epoch: the number of connections that were found lost.
+        idle: the connections that are not in use, in the order in which they were put back.
         prepares: whether connections may prepare statements; once False, it stays so.
     """
 
@@ -67,7 +68,7 @@ class Pool(Psycopg3Database):
 
     def _start(self) -> None:
         self._changed = threading.Condition(threading.Lock())
-        self._idle: list[_Idle] = []  # in the order in which they were put back
+        self.idle: list[_Idle] = []
         self._taken: dict[int, Any] = {}
         self._count = 0  # open connections, and those that are being opened
         self._timer: threading.Timer | None = None
@@ -90,8 +91,8 @@ class Pool(Psycopg3Database):
         deadline = time.monotonic() + self._timeout
         with self._changed:
             while True:
-                while self._idle:
-                    connection = self._idle.pop().connection
+                while self.idle:
+                    connection = self.idle.pop().connection
                     if not is_broken(connection):
                         return connection
                     self._count -= 1
@@ -122,7 +123,7 @@ class Pool(Psycopg3Database):
             if self._taken.pop(id(conn), None) is None:
                 return
             if is_sound:
-                self._idle.append(_Idle(conn, time.monotonic()))
+                self.idle.append(_Idle(conn, time.monotonic()))
                 self._changed.notify()
                 self._watch()
         if not is_sound:
@@ -143,8 +144,8 @@ class Pool(Psycopg3Database):
         """Close the connections that have been idle for so many seconds."""
         with self._changed:
             oldest = time.monotonic() - seconds
-            stale = [idle.connection for idle in self._idle if idle.since <= oldest]
-            self._idle = [idle for idle in self._idle if idle.since > oldest]
+            stale = [idle.connection for idle in self.idle if idle.since <= oldest]
+            self.idle = [idle for idle in self.idle if idle.since > oldest]
             self._count -= len(stale)
             self._changed.notify_all()
         for connection in stale:
@@ -154,9 +155,9 @@ class Pool(Psycopg3Database):
 
     def _watch(self) -> None:
         """Start a timer if a connection is idle and none runs."""
-        if self._timer is not None or not self._idle or self._pooling.idle >= threading.TIMEOUT_MAX:
+        if self._timer is not None or not self.idle or self._pooling.idle >= threading.TIMEOUT_MAX:
             return
-        due = self._idle[0].since + self._pooling.idle - time.monotonic()
+        due = self.idle[0].since + self._pooling.idle - time.monotonic()
         timer = threading.Timer(max(due, 0.0), _tick, [weakref.ref(self)])
         timer.daemon = True
         with suppress(RuntimeError):  # the interpreter is about to end
@@ -174,7 +175,7 @@ class Pool(Psycopg3Database):
 
     def renew(self) -> None:
         """Forget the connections in a forked child: they belong to the parent. Writes to them go nowhere."""
-        connections = [*self._taken.values(), *(idle.connection for idle in self._idle)]
+        connections = [*self._taken.values(), *(idle.connection for idle in self.idle)]
         self._start()
         self.dispose()
         for connection in connections:

@@ -142,7 +142,7 @@ class Fragile:
 
     def __init__(self, happens: Callable[[], object], *, after_heal: bool = False) -> None:
         self.requests: list[Any] = []
-        self._happens = happens
+        self.happens = happens
         self._after_heal = after_heal
 
     def stream(self, request: Any) -> Iterator[Any]:
@@ -152,7 +152,7 @@ class Fragile:
             yield Result(subtype=EXPIRED, is_error=True, session_id=request.session_id)
             return
         yield TextDelta("one half")
-        self._happens()
+        self.happens()
         yield TextDelta(", the other half")
         yield Result(session_id=f"f-{random.random()}")
 
@@ -223,7 +223,7 @@ def test_g10_g16_a_forgotten_turn_does_not_end_the_one_that_runs_in_its_place(
             except StoreError as error:
                 errors.append(error)
         assert "lost the beginning" in str(errors)
-        provider._happens = lambda: None
+        provider.happens = lambda: None
         (other,) = others
         assert [event for event in other if isinstance(event, Result)]
         assert other.reply.status is TurnStatus.SUCCEEDED

@@ -25,7 +25,7 @@ from playhouse.apsw_ext import APSWDatabase
 
 from persistence import SQLStore
 from persistence.dialects import Dialect, cause_of
-from persistence.dialects.connections import Connections
+from persistence.dialects.connections import PRAGMAS, Connections
 from persistence.dialects.files import file_at
 from persistence.dialects.sqlite import SQLite
 
@@ -301,7 +301,7 @@ class FragileSQLite(SQLite):
 
     def __init__(self, path: str, *, timeout: float, vfs: Vfs, pragmas: dict[str, Any]) -> None:
         super().__init__(path, timeout=timeout)
-        pragmas = {**dict(self.database._pragmas), **pragmas}
+        pragmas = {**PRAGMAS, **pragmas}
         self.database = _Database(self.connections, path, timeout, pragmas, vfs.name)
 
     def may_retry(self, error: PeeweeException) -> bool:

@@ -36,7 +36,7 @@ class Process:
         self.pid = pid
         self.reports = reports
         self._zygote = zygote
-        self._orders = orders
+        self.orders = orders
         self._rest = b""
 
     def signal(self, number: int) -> None:
@@ -45,7 +45,7 @@ class Process:
 
     def order(self) -> None:
         """Let it go on."""
-        os.write(self._orders, b"!")
+        os.write(self.orders, b"!")
 
     def read(self, timeout: float) -> list[Report] | None:
         """Return its reports since the last call; None if it has ended. Waits for that, but not for longer than
@@ -87,7 +87,7 @@ class Process:
     def reap(self) -> int:
         """Forget the process, which has ended or is about to; returns its exit code, or minus its signal."""
         os.close(self.reports)
-        os.close(self._orders)
+        os.close(self.orders)
         return self._zygote.reap(self)
 
 
@@ -142,7 +142,7 @@ class Zygote:
         self._channel.close()
         for process in self._alive:
             os.close(process.reports)
-            os.close(process._orders)
+            os.close(process.orders)
         try:
             self._process.wait(PATIENCE)
         finally:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from peewee import OperationalError
 
 from fsm import Conflict, Conversation, StoreError
 from fsm._core import decisions as decide
@@ -66,7 +67,7 @@ def at_once(
         for number, thread in enumerate(threads, start=1):
             thread.start()
             deadline = time.monotonic() + TIMEOUT
-            while len(group._waiting) < number:
+            while group.waiting < number:
                 assert time.monotonic() < deadline
                 time.sleep(0.001)
     for thread in threads:
@@ -133,23 +134,18 @@ def test_a_step_that_is_refused_does_not_affect_the_others(sqlite_url: str) -> N
 
 
 def test_a_shared_transaction_that_fails_is_done_again_one_by_one(
-    sqlite_url: str, caplog: pytest.LogCaptureFixture
+    sqlite_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(store: SQLStore) -> Any:
-        found = store.transactions._write_together
-
-        def together(steps: Sequence[Step]) -> list[Exception | None]:
-            store.dialect.database.execute_sql("PRAGMA query_only = 1")
-            try:
-                return found(steps)
-            finally:
-                store.dialect.database.execute_sql("PRAGMA query_only = 0")
-
-        return together
-
     steps = [begin(1), begin(2, key="k1"), begin(3)]
     with SQLStore(sqlite_url) as store:
-        store.transactions._write_together = refused(store)  # type: ignore[method-assign]
+        begin_transaction, failures = store.dialect.begin, [OperationalError("the disk is full")]
+
+        def fail_once(*, synced: bool) -> None:
+            if failures:
+                raise failures.pop()
+            begin_transaction(synced=synced)
+
+        monkeypatch.setattr(store.dialect, "begin", fail_once)
         assert store.transactions.group is not None
         with at_once(store.transactions.group, store.commit, steps) as outcomes:
             assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Conflict", "NoneType", "NoneType"]

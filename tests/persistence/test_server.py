@@ -136,7 +136,7 @@ def test_the_epoch_changes_when_a_connection_is_lost_and_not_else(make: Made) ->
         cut(url)
         store.commit(one(2))
         assert store.epoch > read
-        store.dialect.database._idle[-1].connection.close()
+        store.dialect.database.idle[-1].connection.close()
         seen = store.epoch
         store.load("k001")
         assert store.epoch == seen + 1
@@ -168,9 +168,7 @@ def test_a_pool_opens_no_more_connections_than_it_may(make: Made) -> None:
 
 @pytest.mark.parametrize("timeout", [0, 0.05])
 def test_who_waits_for_a_connection_in_vain_is_told_what_to_raise(make: Made, timeout: float) -> None:
-    with SQLStore(make(), pool_size=1, timeout=10) as store:
-        store.dialect.database._timeout = timeout
-        store.transactions._timeout = timeout
+    with SQLStore(make(), pool_size=1, timeout=timeout) as store:
         taken, done = threading.Event(), threading.Event()
 
         thread = threading.Thread(target=hold, args=(store, taken, done))

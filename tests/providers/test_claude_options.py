@@ -117,8 +117,8 @@ def test_options_that_are_changed_later_change_nothing() -> None:
     agent = ClaudeAgent(options)
     options.fork_session = True
     options.extra_args["resume"] = "s"
-    assert agent._options.fork_session is False
-    assert agent._options.extra_args == {}
+    assert agent.options.fork_session is False
+    assert agent.options.extra_args == {}
 
 
 @pytest.mark.parametrize("timeout", [0, -1.0, float("nan"), True, "60", None])
@@ -156,7 +156,7 @@ def test_a_provider_stays_where_it_was_made(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     agent = ClaudeAgent()
     monkeypatch.chdir("/")
-    assert agent._options.cwd == os.path.realpath(tmp_path)
+    assert agent.options.cwd == os.path.realpath(tmp_path)
 
 
 @pytest.mark.parametrize("folder", ["naïve 名前", "x" * 200, "a\nb", "a\udcffb"])
@@ -177,5 +177,5 @@ def test_without_a_working_directory_it_says_what_to_set(tmp_path: Path, monkeyp
 
 
 def test_the_longest_line_is_generous_unless_the_caller_sets_it() -> None:
-    assert ClaudeAgent()._options.max_buffer_size == 64 * 2**20
-    assert ClaudeAgent(sdk.ClaudeAgentOptions(max_buffer_size=1000))._options.max_buffer_size == 1000
+    assert ClaudeAgent().options.max_buffer_size == 64 * 2**20
+    assert ClaudeAgent(sdk.ClaudeAgentOptions(max_buffer_size=1000)).options.max_buffer_size == 1000

@@ -137,10 +137,21 @@ def _in_child(work: Callable[[], object]) -> str:
     return said
 
 
+def remembered(clients: list[anthropic.Anthropic]) -> Callable[[], anthropic.Anthropic]:
+    """Return a function that makes a client, and adds it to a list."""
+
+    def make() -> anthropic.Anthropic:
+        clients.append(anthropic.Anthropic())
+        return clients[-1]
+
+    return make
+
+
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_stream_that_a_forked_child_inherits_goes_on_in_the_parent(server: MessagesServer) -> None:
     server.will(Answer(events=(*begun(), *streamed(text("Hello there.")), *finished())))
-    provider = AnthropicMessages(model="m")
+    clients: list[anthropic.Anthropic] = []
+    provider = AnthropicMessages(model="m", client=remembered(clients))
     with closing(provider.stream(asked())) as stream:
         first = next(stream)
 
@@ -156,16 +167,19 @@ def test_a_stream_that_a_forked_child_inherits_goes_on_in_the_parent(server: Mes
     assert isinstance(rest[-1], Result)
     assert rest[-1].trigger is Trigger.SUCCEEDED
     assert list(provider.stream(asked()))[-1].subtype == "success"
-    provider._clients.sync("k").close()
+    for client in clients:
+        client.close()
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_forked_child_talks_over_connections_of_its_own(server: MessagesServer) -> None:
-    provider = AnthropicMessages(model="m")
+    clients: list[anthropic.Anthropic] = []
+    provider = AnthropicMessages(model="m", client=remembered(clients))
     list(provider.stream(asked()))
     assert _in_child(lambda: list(provider.stream(asked()))[-1].subtype) == "success"
     assert list(provider.stream(asked()))[-1].subtype == "success"
-    provider._clients.sync("k").close()
+    for client in clients:
+        client.close()
 
 
 # A stream that does not end

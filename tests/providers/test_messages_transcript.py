@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from fsm.content import as_blocks
 from fsm.errors import InvalidContent, InvalidInput
+from fsm.provider import Request
 from fsm.providers.anthropic_messages import AnthropicMessages
 from fsm.providers.anthropic_messages.transcript import api_messages
-from tests.providers.messages_server import refusal_of, text, tool_use
+from tests.providers.messages_server import MessagesServer, message, refusal_of, text, tool_use
 from tests.providers.messages_way import stored
 
 MARK = {"cache_control": {"type": "ephemeral"}}
@@ -179,8 +180,13 @@ def test_halves_of_a_surrogate_pair_that_are_stored_do_not_keep_a_request_from_l
 
 
 def test_halves_of_a_surrogate_pair_in_the_settings_are_replaced() -> None:
-    provider = _provider(system="Be kind\ud83d.", tools=[{"name": "a", "description": "\ud83d", "input_schema": {}}])
-    json.dumps(dict(provider._call.arguments), ensure_ascii=False).encode()
+    with MessagesServer() as server, anthropic.Anthropic(api_key="test", base_url=server.url) as client:
+        server.will(message(text("ok")))
+        tools = [{"name": "a", "description": "\ud83d", "input_schema": {}}]
+        provider = AnthropicMessages(model="m", client=client, system="Be kind\ud83d.", tools=tools)
+        list(provider.stream(Request(key="k", turn=1, session_number=1, content=(text("hello"),))))
+    (received,) = server.received
+    assert (received["system"], received["tools"][0]["description"]) == ("Be kind\ufffd.", "\ufffd")
 
 
 # Any history

@@ -10,8 +10,8 @@ import attrs
 import pytest
 
 from fsm._core.effects import Step
+from fsm._runtime import engine, turn_runner
 from fsm._runtime.engine import Engine
-from fsm._runtime.turn_runner import TurnRunner
 from fsm.provider import Request
 from fsm.store import Store
 from fsm.testing import reference
@@ -100,7 +100,7 @@ def test_a_wrong_store_is_found(mutant: Mutant) -> None:
 
 
 def _forgets_to_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Engine, "_replayed", lambda *_: {}["lost"])
+    monkeypatch.setattr(engine, "stored_reply", lambda *_: {}["lost"])
 
 
 class _Unstored:
@@ -123,13 +123,10 @@ def _asks_before_it_stores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _asks_wrongly(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
-    real = TurnRunner._make_request
+    def make(**fields: Any) -> Request:
+        return Request(**fields if fields["session_id"] else {**fields, **changes})
 
-    async def make(self: TurnRunner) -> Request:
-        request = await real(self)
-        return request if request.session_id else attrs.evolve(request, **changes)
-
-    monkeypatch.setattr(TurnRunner, "_make_request", make)
+    monkeypatch.setattr(turn_runner, "Request", make)
 
 
 def _resumes_the_dead(monkeypatch: pytest.MonkeyPatch) -> None:

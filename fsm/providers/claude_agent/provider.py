@@ -101,10 +101,10 @@ class ClaudeAgent(BaseProvider):
         if isinstance(given[1], bool) or not isinstance(given[1], int | float) or not timeout > 0:
             raise InvalidInput(f"timeout must be a number of seconds above 0, and is {timeout!r}")
         check_options(options)
-        self._options = prepared(options)
+        self.options = prepared(options)
         self._is_stored = keeps_sessions(options)
         self._timeout = float(timeout)
-        self.name = default_name(str(self._options.cwd)) if name is None else name
+        self.name = default_name(str(self.options.cwd)) if name is None else name
 
     @property
     def longest_silence(self) -> float:
@@ -157,7 +157,7 @@ class ClaudeAgent(BaseProvider):
             yield Result(subtype=EXPIRED, is_error=True, session_id=request.session_id, errors=told)
             return
         exchange = Exchange(request, timeout=self._timeout, stored=self._is_stored)
-        options = dataclasses.replace(self._options, resume=request.session_id)
+        options = dataclasses.replace(self.options, resume=request.session_id)
         process = Process(options, exchange, request.alive, stopping=STOPPING)
         try:
             while (message := await process.message()) is not None:
