@@ -196,7 +196,7 @@ class SQLStore(BaseStore):
 
     def load(self, key: str) -> Conversation | None:
         """Return the conversation of this key, or None."""
-        found = self._read(Conversation, "load", {"key": key}, key)
+        found = read(Conversation, self._columns["conversation"], self._select("load", {"key": key}, key), key)
         return found[0] if found else None
 
     def dead(self, conversation: Conversation, session_ids: Collection[str]) -> frozenset[str]:

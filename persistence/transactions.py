@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
 from typing import Any, NoReturn
 
 from peewee import IntegrityError, PeeweeException
@@ -60,30 +59,6 @@ class _Attempts:
             raise error
         time.sleep(random.uniform(self._pause / 2, self._pause))  # noqa: S311  # jitter, no secret
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
-
-
-class _RollBack:
-    """Rolls a transaction back if a ``with`` block raises.
-
-    A conflict is not raised if the step itself is stored. The writer that was first may have been this very step, on
-    the connection that was lost: committed before, or still under way on the server.
-    """
-
-    def __init__(self, transactions: Transactions, step: Step, attempts: _Attempts) -> None:
-        self._transactions = transactions
-        self._step = step
-        self._attempts = attempts
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
-        if error is None:
-            return False
-        self._transactions.roll_back()
-        return self._attempts.lost and isinstance(error, Conflict) and self._transactions.is_stored(self._step)
 
 
 class Transactions:
@@ -156,18 +131,19 @@ class Transactions:
         attempts = self._attempts(lost=lost)
         while True:
             try:
-                with self._dialect.connection(), _RollBack(self, step, attempts):
-                    refusal = self._dialect.transact(self.sql.writes(step), synced=self._is_synced(step))
-                    if refusal is not None:
-                        self._refuse(step, refusal)
+                with self._dialect.connection():
+                    try:
+                        refusal = self._dialect.transact(self.sql.writes(step), synced=self._is_synced(step))
+                        if refusal is not None:
+                            self._refuse(step, refusal)
+                    except BaseException as error:
+                        self._dialect.roll_back()
+                        # The writer that was first may have been this step, on the connection that was lost.
+                        if not (attempts.lost and isinstance(error, Conflict) and self.is_stored(step)):
+                            raise
+                    return
             except PeeweeException as error:
                 attempts.pause_after(error)
-            else:
-                return
-
-    def roll_back(self) -> None:
-        """Roll back the transaction of the calling thread."""
-        self._dialect.roll_back()
 
     def together(self, steps: Sequence[Step]) -> list[Exception | None]:
         """Write steps in one transaction; return for each the reason of its refusal, or None."""

@@ -84,11 +84,14 @@ class Run(Generic[R]):
 
 def run_alone(store: Store, script: Script[R]) -> R:
     """Run one script in the calling thread; return or raise its outcome."""
-    run = Run(script)
-    step = run.advance()
-    while step is not None:
-        step = run.advance(refused(store, step))
-    return run.outcome()
+    refusal: BaseException | None = None
+    while True:
+        try:
+            step = next(script) if refusal is None else script.throw(refusal)
+        except StopIteration as stop:
+            value: R = stop.value
+            return value
+        refusal = refused(store, step)
 
 
 def refused(store: Store, step: Step) -> BaseException | None:
