@@ -131,7 +131,7 @@ class SQLStore(BaseStore):
         self.dialect.before_fork()
 
     def renew(self) -> None:
-        """In a child: start with no thread inside, none that waits, and no connection open."""
+        """Start clean in a forked child: without waiting threads and without connections."""
         self._calls.renew()
         if self.transactions.group is not None:
             self.transactions.group.renew()

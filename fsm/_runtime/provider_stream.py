@@ -87,7 +87,7 @@ class ProviderStream:
             await self._left.settle()
 
     def leave_to_parent(self) -> None:
-        """In a forked child: keep the answer, which is the parent's, from being closed here."""
+        """Keep the answer, which belongs to the parent, from being closed in a forked child."""
         if self._events is not None:
             leave_to_parent(self._events)
 

@@ -161,7 +161,7 @@ class TurnRunner:
             await self._adapter.run(self._commits.withdraw())
 
     def leave_to_parent(self) -> None:
-        """In a forked child: keep the provider's answer, which is the parent's, from being closed here."""
+        """Keep the provider's answer, which belongs to the parent, from being closed in a forked child."""
         self._provider.leave_to_parent()
 
     @property

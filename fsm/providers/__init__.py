@@ -20,7 +20,7 @@ _LATER = {"AnthropicAgents": "anthropic_agents", "ClaudeAgent": "claude_agent"}
 
 
 def __getattr__(name: str) -> Any:
-    """A provider that needs anyio, which takes longer to import than the library."""
+    """Return a provider that needs anyio, which takes longer to import than the library."""
     if name in _LATER:
         return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -202,7 +202,8 @@ def _results(message: Message) -> set[str]:
 
 
 def _ends(unit: list[tuple[int, str]], most: int) -> list[tuple[int, str]]:
-    """The first message of a unit, and as much of its newest part as fits, beginning with something of the AI's."""
+    """Return the first message of a unit, and as much of its newest part as fits, beginning with something of the
+    AI's."""
     if most < 2:
         return []
     starts = [place for place in range(1, len(unit)) if unit[place][1] == "assistant"]

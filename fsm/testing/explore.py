@@ -124,7 +124,7 @@ class _Explorer:
     # After the faults have stopped
 
     def end_well(self, world: World) -> None:
-        """From here on nothing fails: does what must come about come about?"""
+        """Let the world go on without faults, and check the properties that must become true."""
         for loses in (False, True) if self.eventually else ():
             self._end_well(world, loses=loses)
 
@@ -145,7 +145,7 @@ class _Explorer:
         self.calm.update(passed)
 
     def _answer_well(self, world: World, *, loses: bool) -> None:
-        """All are idle; one message more, or two if a turn can't heal."""
+        """Send one more message while all are idle, or two if a turn can't heal."""
         missing = dict(self.eventually)
         begin = Act("begin", 1)
         messages = [] if "heal" in self.events else [begin]
@@ -176,7 +176,7 @@ class _Explorer:
 
 
 def _watched(frontier: list[World], level: int, states: int) -> Iterator[World]:
-    """The worlds, with a line about how far it has got, if somebody watches."""
+    """Yield the worlds, with a line about how far it has got, if somebody watches."""
     watched = sys.stderr.isatty()
     for number, world in enumerate(frontier):
         if watched and number % 100 == 0:

@@ -182,7 +182,7 @@ class _Performance:
         self._become_new(Worker(life=self.worker.life + 1))
 
     def _step(self, decision: Callable[..., Step], **brought: Any) -> Step | None:
-        """A step of the running turn, or None if somebody else has ended it: then what it said is kept."""
+        """Return a step of the running turn, or None if another worker has ended it; then its answer is kept."""
         worker = self.worker
         owner = self.world.owner(self.index)
         try:
@@ -226,7 +226,7 @@ class _Performance:
         return self.world.store.dead(conversation, unknown) if unknown else frozenset()
 
     def _commit(self, step: Step) -> bool:
-        """Commit; if somebody else was first, load again, so that the next attempt decides from what is true."""
+        """Commit; if another worker was first, load again for the next attempt."""
         world = self.world
         try:
             world.store.commit(step)
@@ -246,7 +246,7 @@ class _Performance:
         return True
 
     def _send(self) -> None:
-        """The provider is asked: write it down."""
+        """Record a request to the provider."""
         world, worker = self.world, self.worker
         earlier = [sent for sent in world.sent if sent.turn == worker.turn]
         last = self._before.answer.messages
@@ -260,7 +260,7 @@ class _Performance:
         return self.world.previous.workers[self.index]
 
     def _report(self, held: str | None = None) -> None:
-        """The result was committed: if it reports a session dead, its ids are dead from now on (G2, G10)."""
+        """Record the ids that a committed result reports dead (G2, G10)."""
         result = self._before.answer.result
         if result is not None and result.trigger is Trigger.EXPIRED:
             self.world.dead |= {one for one in (self._before.resumed, result.session_id) if one not in {None, held}}
@@ -278,7 +278,7 @@ class _Performance:
 
 
 def _new(key: str) -> Conversation:
-    """A conversation that is not stored yet; its name in the store is made from its key."""
+    """Return a conversation that is not stored yet; its name in the store is made from its key."""
     return Conversation(
         key=key, id=int(key.rpartition(" ")[2] or 0) if " " in key else 1, created_at=EPOCH, updated_at=EPOCH
     )

@@ -110,7 +110,7 @@ def _parents(world: World) -> bool:
 
 
 def _running_when_moved(world: World) -> bool:
-    """Only the turn that was running may move the machine by its result."""
+    """Check that only the running turn moves the machine by its result."""
     if world.act is None or world.act.event not in {"heal", "finish"} or world.step is None or world.came == "kept":
         return True
     running = world.step.before.running

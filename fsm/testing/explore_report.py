@@ -12,7 +12,7 @@ __all__ = ["Exploration", "Violation", "script"]
 
 
 def script(path: Iterable[Act]) -> str:
-    """The acts, one a line.
+    """Return the acts, one a line.
 
     >>> script([Act("begin", 1), Act("crash", 1)])
     '1 begin\\n1 crash\\n'

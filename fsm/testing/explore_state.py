@@ -20,7 +20,7 @@ ORDERS = {crew: tuple(permutations(range(crew))) for crew in range(1, 5)}
 
 
 def canonical(world: World) -> Form:
-    """The parts of a world that its future depends on.
+    """Return the parts of a world that its future depends on.
 
     >>> from fsm.testing import ReferenceStore
     >>> one, other = Worker(phase="looked"), Worker()
@@ -74,5 +74,5 @@ def _worker(world: World, worker: Worker, order: tuple[int, ...], names: dict[st
 
 
 def _name(session_id: str | None, names: dict[str, int]) -> int:
-    """Ids are named in the order in which they come up."""
+    """Return the name of an id, by the order of first use."""
     return 0 if session_id is None else names.setdefault(session_id, len(names) + 1)

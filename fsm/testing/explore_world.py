@@ -184,11 +184,11 @@ class World:
         return State.FRESH if self.conversation is None else self.conversation.state
 
     def owner(self, index: int) -> str:
-        """The name under which a worker runs turns in its present life."""
+        """Return the name under which a worker runs turns in its present life."""
         return f"worker {index + 1}, life {self.workers[index].life + 1}"
 
     def live_owner(self, conversation: Conversation | None) -> int | None:
-        """The worker that runs a snapshot's turn; None if none runs, -1 if its owner has died or given it up."""
+        """Return the worker that runs a snapshot's turn; None if none runs, -1 if its owner has died or given it up."""
         running = None if conversation is None else conversation.running
         if running is None:
             return None

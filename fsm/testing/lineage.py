@@ -25,7 +25,8 @@ R = TypeVar("R", bound=_Numbered)
 
 
 def rows(table: str, read: Callable[..., Sequence[R]], conversation: Conversation, count: int) -> Iterator[R]:
-    """All rows, from the first to the last, page by page; they are numbered without gaps and as many as counted."""
+    """Yield all rows, from the first to the last, page by page; they are numbered without gaps and as many as
+    counted."""
     due = 1
     while due <= count:
         page = read(conversation, limit=PAGE, before=min(due + PAGE, count + 1))
@@ -54,7 +55,7 @@ def check_row(conversation: Conversation) -> None:
 
 
 def check_sessions(store: Store, conversation: Conversation) -> Replay:
-    """The moves and the sessions side by side: each reset opens one, each end of one has its reason."""
+    """Check the sessions against the moves: each reset opens one, and each end of one has its reason."""
     replay = Replay(conversation.key)
     sessions = rows("session", store.sessions, conversation, conversation.session_number)
     session, bound = next(sessions), None
@@ -98,7 +99,7 @@ def _check_opened(conversation: Conversation, before: Session, session: Session,
 
 
 def _check_end(conversation: Conversation, replay: Replay, session: Session, bound: str | None) -> None:
-    """The log ends where the conversation stands."""
+    """Check that the log ends in the state of the conversation."""
     fails = Place(conversation.key, "conversation", None).fails
     for name in ("state", "session_number", "session_id"):
         stored, replayed = getattr(conversation, name), getattr(replay, name)

@@ -51,7 +51,7 @@ class Operation:
 def linearize(
     operations: Sequence[Operation], initial: S, apply: Callable[[S, Operation], S | None]
 ) -> list[Operation] | None:
-    """An order in which the operations can have taken effect, one after the other.
+    """Return an order in which the operations can have taken effect, one after the other.
 
     Args:
         operations: all of one object.
@@ -99,7 +99,7 @@ def linearize(
 def _next(
     ordered: Sequence[Operation], done: int, state: S, apply: Callable[[S, Operation], S | None], start: int
 ) -> tuple[int, S] | None:
-    """The first operation from ``start`` on that can be the next to take effect, and the state after it."""
+    """Return the first operation from ``start`` on that can be the next to take effect, and the state after it."""
     waiting = [(place, operation) for place, operation in enumerate(ordered) if not done >> place & 1]
     deadline = min((operation.deadline for _, operation in waiting), default=0.0)
     for place, operation in waiting:
@@ -113,7 +113,7 @@ def _next(
 def shortest(
     operations: Sequence[Operation], initial: S, apply: Callable[[S, Operation], S | None]
 ) -> list[Operation] | None:
-    """The shortest beginning of a history that has no order; None if the whole of it has one.
+    """Return the shortest beginning of a history that has no order; None if the whole of it has one.
 
     Operations that had not returned count as unknown.
     """

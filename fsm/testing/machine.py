@@ -43,17 +43,17 @@ class ConversationMachine(Playing):
 
     @rule(step=strategies.sends(), worker=WORKERS, content=CONTENTS)
     def send(self, step: Send, worker: str, content: Content) -> None:
-        """Somebody sends a message and reads the answer, to its end or in part; another provider may be asked."""
+        """Send a message and read the answer, to its end or in part, perhaps from another provider."""
         self._message(step, worker, content)
 
     @rule(step=strategies.named_sends(), worker=WORKERS, content=st.sampled_from(["hello", "hello", "other"]))
     def send_by_name(self, step: Send, worker: str, content: Content) -> None:
-        """Somebody sends a message that may have been sent before (G13)."""
+        """Send a message that may have been sent before (G13)."""
         self._message(step, worker, content)
 
     @rule(step=strategies.hangs(), worker=WORKERS, content=CONTENTS)
     def hang(self, step: Hang, worker: str, content: Content) -> None:
-        """A worker begins to read an answer, and stops."""
+        """Begin to read an answer, and stop."""
         with self._happens(f"{worker} worker, {shown(content)}: {step}"):
             stack, got, live = ExitStack(), Got(), None
             try:
@@ -77,7 +77,7 @@ class ConversationMachine(Playing):
     @precondition(lambda self: self._hanging)
     @rule(which=st.integers(0, 3))
     def wake(self, which: int) -> None:
-        """A worker that had stopped reads its turn to the end; it may be late (G10)."""
+        """Let a worker that had stopped read its turn to the end; it may be late (G10)."""
         hanging = self._hanging.pop(which % len(self._hanging))
         with self._happens(f"the worker of turn {hanging.live.turn} goes on"):
             got = Got()
@@ -94,7 +94,7 @@ class ConversationMachine(Playing):
 
     @rule(step=st.sampled_from([Reset(), Reset(force=True)]), worker=WORKERS)
     def reset(self, step: Reset, worker: str) -> None:
-        """Somebody asks for a new session."""
+        """Ask for a new session."""
         with self._happens(f"{worker} worker: {step}"):
             manager, who = self._manager(worker, "a")
             got, due = Got(), Due()
@@ -108,7 +108,7 @@ class ConversationMachine(Playing):
 
     @rule(worker=WORKERS)
     def recover(self, worker: str) -> None:
-        """A worker ends the turns that nobody runs any more (G9)."""
+        """End the abandoned turns (G9)."""
         with self._happens(f"{worker} worker: recovery"):
             manager, who = self._manager(worker, "a")
             got, due = Got(), Due()
@@ -122,7 +122,7 @@ class ConversationMachine(Playing):
 
     @rule()
     def crash(self) -> None:
-        """All workers are replaced; what they were doing is known only by its lease. One may come back later."""
+        """Replace all workers; their turns keep only their leases. One worker may come back later."""
         with self._happens("all workers crash, and others take their place"):
             again = self._reopened(self._stores[-1])
             if again is not None:
@@ -131,19 +131,19 @@ class ConversationMachine(Playing):
 
     @rule(seconds=st.sampled_from([LEASE, LEASE / 2, 1.0]))
     def wait(self, seconds: float) -> None:
-        """Time goes by."""
+        """Let time pass."""
         with self._happens(f"{seconds:g} seconds go by"):
             self.model.now += seconds
 
     @rule(step=strategies.refused_writes())
     def refuse_write(self, step: RefuseWrite) -> None:
-        """The database is going to refuse a commit (G16)."""
+        """Let the database refuse a later commit (G16)."""
         with self._happens(str(step)):
             self.books.refuse_in = self.model.refuse_in = step.nth
 
     @invariant()
     def stored_as_expected(self) -> None:
-        """The stored rows are those of the reference model."""
+        """Check that the stored rows are those of the reference model."""
         self._check(stored_differs(self._stores[-1], self.books.key, self.model, sorted(self._ids)))
 
     def teardown(self) -> None:
@@ -165,7 +165,8 @@ def conversation_machine(
     *,
     reopen: Callable[[Store], Store] | None = None,
 ) -> type[ConversationMachine]:
-    """A state machine that does to one conversation all that can happen to it, and checks the guarantees G1 to G16.
+    """Return a state machine that does to one conversation all that can happen to it, and checks the guarantees G1 to
+    G16.
 
     Run it with ``run_state_machine_as_test`` of ``hypothesis.stateful``, or let pytest find its ``TestCase``.
 

@@ -60,7 +60,7 @@ class Model:
     def begin(
         self, worker: object, provider: str, blocks: tuple[Any, ...], name: str | None = None, *, heal: bool = True
     ) -> Live | Turn:
-        """Somebody sends a message: a turn that is to be read, or the stored one of this name (G13)."""
+        """Send a message; return the turn to read, or the stored one with this idempotency key (G13)."""
         known = next((turn for turn in self.turns if name is not None and turn.idempotency_key == name), None)
         if known is not None:
             if known.status == "running":
@@ -104,7 +104,7 @@ class Model:
         return self.running
 
     def reset(self, worker: object, provider: str, why: str, *, force: bool) -> None:
-        """Somebody asks for a new session."""
+        """Ask for a new session."""
         if not self.turns:
             raise Broken("ConversationNotFound")
         ended = self._clear(worker, force=force)
@@ -114,7 +114,7 @@ class Model:
         self._renew(why, provider, None)
 
     def recover(self, worker: object) -> None:
-        """Somebody ends what nobody runs any more (G9)."""
+        """End the abandoned turns (G9)."""
         if self.running is not None and self._may_end(worker):
             self._write()
             self._end("interrupted")
@@ -122,7 +122,7 @@ class Model:
     # What the provider does
 
     def asks(self, live: Live) -> Asked | None:
-        """The request that is due before the turn can go on; None if the provider was asked already."""
+        """Return the request that is due before the turn can go on; None if the provider was asked already."""
         if live.asked:
             return None
         self._keep_lease(live, self.lease - 1)
@@ -137,7 +137,7 @@ class Model:
         )
 
     def hears(self, live: Live, event: object) -> bool:
-        """The provider yielded something; whether the caller is handed it."""
+        """Take an event of the provider; return whether the caller gets it."""
         if not isinstance(event, TextDelta | ToolUse | ToolResult | Result):
             self.breaks(live)
         if not isinstance(event, Result):
@@ -152,12 +152,12 @@ class Model:
         return True
 
     def breaks(self, live: Live) -> None:
-        """The provider raised, or broke its contract; the turn is cut off."""
+        """End a turn whose provider raised or broke its contract."""
         self.leave(live)
         raise Broken("ProviderError")
 
     def leave(self, live: Live) -> None:
-        """The caller reads no further."""
+        """End a turn whose caller stops reading."""
         if live.over:
             return
         if self._runs(live):
@@ -263,14 +263,14 @@ class Model:
         return self.running is live
 
     def _may_end(self, worker: object) -> bool:
-        """Its lease is over; or its own worker has given it up, which alone knows whether it is at work on it."""
+        """Return whether the running turn may be ended: its lease is over, or its own worker has given it up."""
         running = self.running
         if running is not None and running.worker == worker:
             return running.over
         return running is None or running.until <= self.now
 
     def _clear(self, worker: object, *, force: bool = False) -> str | None:
-        """How the running turn is to end before anything else can begin."""
+        """Return how the running turn is to end before anything else can begin."""
         if self.running is None:
             return None
         if self._may_end(worker):
@@ -280,7 +280,7 @@ class Model:
         raise Broken("ConversationBusy")
 
     def _write(self) -> None:
-        """One commit; the database may refuse it, and then nothing of it is there (G16)."""
+        """Make one commit, which the database may refuse whole (G16)."""
         self.refuse_in -= 1
         if self.refuse_in == 0:
             raise Broken("StoreError")

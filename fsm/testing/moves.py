@@ -56,7 +56,7 @@ class Replay:
     dead: set[str] = Factory(set)
 
     def take(self, move: Transition) -> None:
-        """The next move."""
+        """Take the next move."""
         self._check_path(move)
         self._check_session(move)
         self._check_turn(move)
@@ -105,5 +105,5 @@ class Place:
     number: int | None
 
     def fails(self, guarantee: str, reason: str) -> None:
-        """This is the first deviation."""
+        """Raise the error for the first deviation."""
         raise TraceError(self.key, self.table, self.number, guarantee, reason)

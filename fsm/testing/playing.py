@@ -74,7 +74,7 @@ class Playing(RuleBasedStateMachine):
         self._start()
 
     def make_manager(self, store: Store, provider: Provider, **options: Any) -> SessionManager:
-        """A worker; change this to check a manager of your own.
+        """Return a worker; change this to check a manager of your own.
 
         Args:
             store: where the conversation is kept.
@@ -84,7 +84,7 @@ class Playing(RuleBasedStateMachine):
         return SessionManager(store, provider, **options)
 
     def make_async_manager(self, store: Store, provider: Provider, **options: Any) -> AsyncSessionManager:
-        """The asynchronous worker; change this as well to check an asynchronous manager of your own."""
+        """Return the asynchronous worker; change this as well to check an asynchronous manager of your own."""
         return AsyncSessionManager(store, provider, **options)
 
     # How it happens
@@ -95,7 +95,7 @@ class Playing(RuleBasedStateMachine):
         self._providers: dict[str, Provider] = {}
 
     def _reopened(self, store: Store) -> Store | None:
-        """The store as another process would open it, if that can be had."""
+        """Return the store as another process would open it, if that can be had."""
         reopen = type(self).reopen or getattr(type(store), "reopened", None)
         return None if reopen is None else reopen(store)
 
@@ -107,7 +107,7 @@ class Playing(RuleBasedStateMachine):
         return self._providers[name]
 
     def _manager(self, worker: str, provider: str, *, heal: bool = True) -> tuple[SessionManager | Awaited, object]:
-        """A worker, and what tells it from all others."""
+        """Return a worker, and what tells it from all others."""
         name = (worker, provider, heal)
         if name not in self._managers:
             options: dict[str, Any] = {

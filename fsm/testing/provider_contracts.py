@@ -33,7 +33,7 @@ def in_each_way(check: Callable[[Channel], None]) -> Callable[[ProviderSubject],
 
 
 def name(subject: ProviderSubject) -> None:
-    """It is text, and the same for each instance."""
+    """Check that the name is text, and the same for each instance."""
     names = []
     for _ in range(2):
         with subject.provider() as provider:
@@ -46,7 +46,7 @@ def name(subject: ProviderSubject) -> None:
 
 @in_each_way
 def only_events(channel: Channel) -> None:
-    """Nothing but events is yielded, and nothing raised."""
+    """Check that only events are yielded, and nothing is raised."""
     talk = channel.talk()
     heard = talk.hear()
     for event in heard.events:
@@ -60,7 +60,7 @@ def only_events(channel: Channel) -> None:
 
 @in_each_way
 def one_result(channel: Channel) -> None:
-    """Exactly one."""
+    """Check that there is exactly one result."""
     talk = channel.talk()
     count = len(talk.hear().results)
     if count != 1:
@@ -69,7 +69,7 @@ def one_result(channel: Channel) -> None:
 
 @in_each_way
 def result_last(channel: Channel) -> None:
-    """Nothing follows it."""
+    """Check that nothing follows the result."""
     talk = channel.talk()
     events = talk.hear().events
     first = next((position for position, event in enumerate(events) if isinstance(event, Result)), len(events))
@@ -79,7 +79,7 @@ def result_last(channel: Channel) -> None:
 
 @in_each_way
 def resuming(channel: Channel) -> None:
-    """Its sessions can be resumed, again and again."""
+    """Check that sessions can be resumed, again and again."""
     talk = channel.talk()
     named = talk.succeed().session_id
     if named is None:
@@ -94,7 +94,7 @@ def resuming(channel: Channel) -> None:
 
 @in_each_way
 def unknown_ids(channel: Channel) -> None:
-    """They are reported, in the way that means death, each time they are asked for."""
+    """Check that an unknown id is reported as dead, each time."""
     _needs_sessions(channel)
     talk, unknown = channel.talk(), channel.subject.unknown_id
     for _ in range(2):
@@ -112,7 +112,7 @@ def _needs_sessions(channel: Channel) -> None:
 
 @in_each_way
 def new_start(channel: Channel) -> None:
-    """After a dead session a new one answers, with a new name."""
+    """Check that a new session answers after a dead one, with a new name."""
     _needs_sessions(channel)
     talk, unknown = channel.talk(), channel.subject.unknown_id
     talk.ask(resume=unknown)
@@ -122,7 +122,7 @@ def new_start(channel: Channel) -> None:
 
 @in_each_way
 def history(channel: Channel) -> None:
-    """A new session that is told the history answers, and is not the old one."""
+    """Check that a new session that is told the history answers, and is not the old one."""
     talk = channel.talk()
     first = talk.succeed().session_id
     second = talk.succeed().session_id
@@ -132,7 +132,7 @@ def history(channel: Channel) -> None:
 
 @in_each_way
 def closing(channel: Channel) -> None:
-    """Closing it in the middle stops it."""
+    """Check that closing the events in the middle stops the answer."""
     talk = channel.talk()
     session_id = talk.succeed().session_id
     before = set(threading.enumerate())
@@ -149,7 +149,7 @@ def closing(channel: Channel) -> None:
 
 @in_each_way
 def two_at_once(channel: Channel) -> None:
-    """Two conversations at once, each in another thread or task, are not mixed."""
+    """Check that two conversations at once, in two threads or tasks, are not mixed."""
     talks = [channel.talk(key) for key in "ab"]
     barrier = threading.Barrier(len(talks))
     broken: list[Exception] = []
@@ -176,7 +176,7 @@ def two_at_once(channel: Channel) -> None:
 
 
 def twins(subject: ProviderSubject) -> None:
-    """Both ways say the same."""
+    """Check that both ways give the same events."""
     ways = subject.ways()
     if len(ways) < 2:
         raise NotApplicable(f"it has only {ways[0]}")

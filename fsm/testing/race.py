@@ -37,7 +37,7 @@ PATIENCE = 30.0
 
 
 def new(number: int = 1) -> Conversation:
-    """The conversation before its first turn."""
+    """Return the conversation before its first turn."""
     return Conversation(key=KEY, id=number, created_at=EPOCH, updated_at=EPOCH)
 
 

@@ -51,11 +51,11 @@ class ReferenceStore:
     _lock: threading.RLock = Factory(threading.RLock)
 
     def reopened(self) -> ReferenceStore:
-        """A second store on the same conversations, as another process would open it."""
+        """Return a second store on the same conversations, as another process would open it."""
         return ReferenceStore(self._rows, self._lock)
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: a store in memory has nothing to close."""
 
     def commit(self, step: fx.Step) -> None:
         """Write one step, whole."""
@@ -73,18 +73,18 @@ class ReferenceStore:
             self._rows[key] = rows
 
     def load(self, key: str) -> Conversation | None:
-        """The conversation as it stands."""
+        """Return the conversation as it stands."""
         rows = self._rows.get(key)
         return None if rows is None else rows.conversation
 
     def dead(self, conversation: Conversation, session_ids: Collection[str]) -> frozenset[str]:
-        """Those of the ids that were reported dead."""
+        """Return those of the ids that were reported dead."""
         return self._of(conversation).dead & frozenset(session_ids)
 
     def context(
         self, conversation: Conversation, *, first_session: int, last_session: int, limit: int | None
     ) -> Sequence[Message]:
-        """The newest messages of succeeded turns of these sessions."""
+        """Return the newest messages of succeeded turns of these sessions."""
         rows = self._of(conversation)
         told = {
             turn.number
@@ -96,7 +96,7 @@ class ReferenceStore:
     def unheard(
         self, conversation: Conversation, *, first_session: int, last_session: int, limit: int | None
     ) -> Sequence[Message]:
-        """The newest user messages with tool results of turns of these sessions that did not succeed."""
+        """Return the newest user messages with tool results of turns of these sessions that did not succeed."""
         rows = self._of(conversation)
         first_messages = {
             turn.first_message
@@ -106,40 +106,40 @@ class ReferenceStore:
         return _newest([message for message in rows.messages if message.number in first_messages], limit)
 
     def turn_messages(self, conversation: Conversation, turn: Turn) -> Sequence[Message]:
-        """All messages of one turn."""
+        """Return all messages of one turn."""
         return [message for message in self._of(conversation).messages if message.turn == turn.number]
 
     def turn_by_idempotency_key(self, conversation: Conversation, idempotency_key: str) -> Turn | None:
-        """The turn that was begun with this idempotency key."""
+        """Return the turn that was begun with this idempotency key."""
         turns = self._of(conversation).turns
         return next((turn for turn in turns if turn.idempotency_key == idempotency_key), None)
 
     def messages(
         self, conversation: Conversation, *, limit: int | None = None, before: int | None = None
     ) -> Sequence[Message]:
-        """The messages."""
+        """Return the messages."""
         return _page(self._of(conversation).messages, limit, before)
 
     def turns(
         self, conversation: Conversation, *, limit: int | None = None, before: int | None = None
     ) -> Sequence[Turn]:
-        """The turns."""
+        """Return the turns."""
         return _page(self._of(conversation).turns, limit, before)
 
     def sessions(
         self, conversation: Conversation, *, limit: int | None = None, before: int | None = None
     ) -> Sequence[Session]:
-        """The sessions."""
+        """Return the sessions."""
         return _page(self._of(conversation).sessions, limit, before)
 
     def transitions(
         self, conversation: Conversation, *, limit: int | None = None, before: int | None = None
     ) -> Sequence[Transition]:
-        """The log of moves."""
+        """Return the log of moves."""
         return _page(self._of(conversation).transitions, limit, before)
 
     def conversations(self, *, limit: int | None = None, after: str | None = None) -> Sequence[Conversation]:
-        """The conversations in the order of their keys."""
+        """Return the conversations in the order of their keys."""
         _check_limit(limit)
         keys = sorted(key for key in self._rows if after is None or key > after)
         return [self._rows[key].conversation for key in keys[:limit]]
@@ -151,7 +151,7 @@ class ReferenceStore:
     def running(
         self, *, until: datetime | None = None, limit: int = 100, after: Conversation | None = None
     ) -> Sequence[Conversation]:
-        """Conversations with a running turn, the oldest lease first."""
+        """Return conversations with a running turn, the oldest lease first."""
         _check_limit(limit)
         if after is not None and after.running is None:
             raise InvalidInput("no turn runs in the conversation to go on after", after.key)
@@ -169,7 +169,7 @@ class ReferenceStore:
 
 
 def _commit_of(conversation: Conversation) -> tuple[int, datetime]:
-    """The fields, other than the version, that tell two commits apart in a database that may forget."""
+    """Return the fields, other than the version, that tell two commits apart in a database that may forget."""
     return conversation.id, conversation.updated_at
 
 
@@ -198,7 +198,7 @@ def _write(rows: _Rows, effect: fx.Effect, key: str) -> None:
 
 
 def _check_open(rows: _Rows, key: str) -> None:
-    """One session is open (G7)."""
+    """Check that one session is open (G7)."""
     if any(session.closed_at is None for session in rows.sessions):
         raise StoreError("a session is open already; nothing was written", key)
 

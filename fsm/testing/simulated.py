@@ -74,7 +74,7 @@ class Faults:
 
     @classmethod
     def none(cls) -> Faults:
-        """No fault ever happens."""
+        """Return faults that never happen."""
         return cls(**dict.fromkeys(attrs.fields_dict(cls), 0.0))
 
 
@@ -245,7 +245,7 @@ class _Adapter(Adapter):
         return self._provider.ask(request, self._owner)
 
     def watch(self, lease: Lease) -> None:
-        """Nothing happens between two events here."""
+        """Do nothing: no time passes between two events here."""
 
     let_go = watch
 

@@ -56,20 +56,20 @@ class Crew:
         self._alive = [self._born() for _ in range(size)]
 
     def anybody(self) -> Worker | None:
-        """A worker that is alive, if there is one."""
+        """Return a worker that is alive, if there is one."""
         return self._world.chance.choice(self._alive) if self._alive else None
 
     def patient(self) -> Worker:
-        """A worker that waits until its conversation is free."""
+        """Return a worker that waits until its conversation is free."""
         return self._born(waits=True)
 
     def remembered(self, conversation: Conversation) -> tuple[str, ...]:
-        """The messages that the conversation's session knows."""
+        """Return the messages that the conversation's session knows."""
         provider = next(provider for provider in self.providers if provider.name == conversation.provider)
         return provider.remembers(conversation.session_id)
 
     def suffer(self) -> None:
-        """The faults between two messages."""
+        """Let faults happen between two messages."""
         world, faults = self._world, self._world.faults
         if world.happens(faults.dies) and self._alive:
             self._die(world.chance.choice(self._alive))
@@ -193,7 +193,7 @@ class Client:
         self._world.note(self.key, f"{self._name} hears: turn {turn.reply.turn} {turn.reply.status}")
 
     def _message(self) -> Message:
-        """A new message; or, if its last was not answered and has a name, that one again."""
+        """Return a new message; or, if its last was not answered and has a name, that one again."""
         again = self._unanswered
         if again is not None and again.name is not None and self._world.happens(0.7):
             return again

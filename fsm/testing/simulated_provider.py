@@ -79,7 +79,7 @@ class Provider:
         return _Events(self._world.loop, self._answer(request))
 
     def remembers(self, session_id: str | None) -> tuple[str, ...]:
-        """The messages that a session knows."""
+        """Return the messages that a session knows."""
         return self._sessions.get(session_id or "", ())
 
     def _answer(self, request: Request) -> list[Timed]:
@@ -135,7 +135,7 @@ class Provider:
             raise Broken(request.key, f"G3, G23: a new session is told {len(told)} messages of {len(due)}, or others")
 
     def _expired(self, request: Request) -> Result:
-        """A session is gone; the error comes back with its id, with a new one, or with none."""
+        """Return the error for a session that is gone, with its id, a new one, or none."""
         echoed = self._world.chance.choice([request.session_id, f"{self.name}-echo-{self._next()}", None])
         self._buried[request.key] += [named for named in (request.session_id, echoed) if named]
         return Result(subtype=EXPIRED, is_error=True, session_id=echoed, errors=("No conversation found",))
@@ -149,7 +149,7 @@ class Provider:
         return (*before, text_of(request.content))
 
     def _mint(self, request: Request, known: tuple[str, ...]) -> str:
-        """The session that knows these messages: the one that was resumed, or at times one of a new name."""
+        """Return the session that knows these messages: the one that was resumed, or at times one of a new name."""
         session_id = request.session_id
         if session_id is None or self._world.happens(0.1):
             session_id = f"{self.name}-{self._next()}"

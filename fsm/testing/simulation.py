@@ -155,14 +155,14 @@ def _set_up(world: World, database: Database, conversations: int, workers: int) 
 
 
 def _play(world: World, clients: Sequence[Client], turns: int) -> None:
-    """Everybody talks and everything fails, until so many turns were begun, or had the time of a lease each."""
+    """Let all callers talk while faults happen, until enough turns were begun or their time is over."""
     for client in clients:
         client.go_on(lambda: world.tally.turns < turns and world.loop.now < turns * LEASE)
     world.loop.run()
 
 
 def _end_well(world: World, clients: Sequence[Client], crew: Crew, store: Store) -> None:
-    """The faults stop. Check that acknowledged turns are there, and that every conversation answers and knows its
+    """Stop the faults. Check that acknowledged turns are there, and that every conversation answers and knows its
     past."""
     world.faults = Faults.none()
     world.note("", "the faults stop")
@@ -185,7 +185,7 @@ def _end_well(world: World, clients: Sequence[Client], crew: Crew, store: Store)
 
 
 def _check_memory(client: Client, crew: Crew, store: Store) -> None:
-    """The last word was answered, by a session that knows every turn that succeeded, in order (G3, G9, G11)."""
+    """Check that the last message was answered by a session that knows every succeeded turn, in order (G3, G9, G11)."""
     conversation = _known(store, client.key)
     reply = client.acknowledged[-1] if client.acknowledged else None
     if reply is None or reply.turn != conversation.turn_count or reply.status is not TurnStatus.SUCCEEDED:

@@ -19,7 +19,7 @@ __all__ = ["Act", "Hang", "RefuseWrite", "Reset", "Restart", "Send", "Step", "Wa
 
 
 def told(event: object) -> str:
-    """The events of a provider, in words.
+    """Return the events of a provider, in words.
 
     >>> told(Result(subtype="error_during_execution", is_error=True, session_id="s-1"))
     'error_during_execution of s-1'
@@ -39,7 +39,7 @@ def told(event: object) -> str:
 
 
 def _code(value: object) -> str:
-    """Python that makes this value, without what is as by default."""
+    """Return Python code that makes this value, without default arguments."""
     if isinstance(value, tuple):
         return f"({', '.join(map(_code, value))}{',' * (len(value) == 1)})"
     kind: type[Any] = type(value)
@@ -196,7 +196,7 @@ Step: TypeAlias = Send | Reset | Hang | Wake | Restart | RefuseWrite
 
 
 def story(script: Iterable[object]) -> str:
-    """A script as numbered sentences, for ``hypothesis.note`` or a message.
+    """Return a script as numbered sentences, for ``hypothesis.note`` or a message.
 
     Args:
         script: its steps.

@@ -49,7 +49,7 @@ JSON: st.SearchStrategy[Any] = st.recursive(
 
 
 def contents(subject: StoreSubject) -> None:
-    """Every JSON value is read back equal, wherever it is stored."""
+    """Check that every JSON value is read back equal, wherever it is stored."""
     with subject.store() as store:
         for number, value in enumerate((*CONTENTS, *s.some(JSON, subject.examples))):
             _say(s.Play(store), value, number)

@@ -74,7 +74,7 @@ def refused(play: s.Play, step: fx.Step, why: str, *kinds: type[Exception]) -> N
 
 
 def atomicity(subject: StoreSubject) -> None:
-    """For each place in a step, and each kind of effect that can't be written."""
+    """Check that a step is written whole or not at all, for each place in it and each kind of bad effect."""
     actions = (Begin(), End(), Begin(text="second"))
     for name, make_bad in BAD_EFFECTS.items():
         for position in range(4):
@@ -106,7 +106,7 @@ BAD_EFFECTS: dict[str, Callable[[Conversation], fx.Effect]] = {
 
 
 def stale_snapshots(subject: StoreSubject) -> None:
-    """A step is refused unless its snapshot is what is stored: the version, the time and the id."""
+    """Check that a step is refused unless its snapshot is the stored one: the version, the time and the id."""
     for first, second in (
         (Begin(), Begin(text="me too")),
         (End(), End(how="failed", text="no")),
@@ -151,7 +151,7 @@ OTHER_SNAPSHOTS: dict[str, Callable[[fx.Step], fx.Step]] = {
 
 
 def retries(subject: StoreSubject) -> None:
-    """A step that was committed is a conflict the second time, and its rows are there once."""
+    """Check that a committed step is a conflict the second time, and that its rows are there once."""
     superseded: list[Action] = [Begin(), Reset()]
     scripts: list[Script] = [
         [Begin()],
@@ -170,7 +170,7 @@ def retries(subject: StoreSubject) -> None:
 
 
 def together(subject: StoreSubject) -> None:
-    """Of steps that are handed over at once each stands for itself: the good ones are written, the bad ones are not."""
+    """Check that steps that are committed at once are independent: the good ones are written, the bad ones are not."""
     with subject.store() as store:
         if not hasattr(store, "commit_many"):
             raise NotApplicable("it takes one step at a time: it has no commit_many")
@@ -203,7 +203,7 @@ def _hand_over(play: s.Play, steps: Sequence[tuple[fx.Step, type[Exception] | No
 
 
 def bad_input(subject: StoreSubject) -> None:
-    """A negative bound is refused."""
+    """Check that a negative bound is refused."""
     with subject.store() as store:
         play = s.Play(store)
         play.do(Begin())

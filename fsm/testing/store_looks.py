@@ -16,7 +16,7 @@ WORKERS = ("one", "two")
 
 
 def compared(name: str, promise: str, look: s.Look, *, share: int = 1, tour: Script = TOUR) -> Contract[StoreSubject]:
-    """A contract that plays scripts and looks after each step.
+    """Return a contract that plays scripts and looks after each step.
 
     Args:
         name: of the contract.
@@ -36,7 +36,7 @@ def compared(name: str, promise: str, look: s.Look, *, share: int = 1, tour: Scr
 
 
 def smallest(subject: StoreSubject, script: Script, look: s.Look) -> Broken:
-    """The smallest script that shows the same in a fresh store."""
+    """Return the smallest script that shows the same in a fresh store."""
 
     def broken(script: Script) -> Broken | None:
         with subject.store() as store:
@@ -97,7 +97,7 @@ def look_at_idempotency(play: s.Play) -> None:
 
 
 def look_at_the_others(play: s.Play) -> None:
-    """The rows of a conversation change only with its own steps."""
+    """Check that the rows of a conversation change only with its own steps."""
     for conversation in play.conversations():
         key = conversation.key
         seen = play.attempt("a read", _everything, play.store, conversation)
@@ -132,7 +132,7 @@ OTHERS_TOUR: Script = [
 
 
 def look_at_lists(play: s.Play) -> None:
-    """For a store that has seen nothing but this play."""
+    """Compare the lists of a store that holds only the conversations of this script."""
     for after in (None, *(conversation.key for conversation in play.conversations())):
         for limit in (None, 0, 1, 9):
             play.same("conversations", limit=limit, after=after)
@@ -145,7 +145,7 @@ def look_at_lists(play: s.Play) -> None:
 
 
 def lists(subject: StoreSubject) -> None:
-    """Lists show all conversations, so each script gets a new store."""
+    """Check the lists; each script gets a new store, since lists show all conversations."""
     tour = [
         Begin("b"),
         Begin("c"),

@@ -59,14 +59,14 @@ class Play:
         self._ids = ids or itertools.count(1)
 
     def conversation(self, key: str) -> Conversation:
-        """The conversation as it must stand."""
+        """Return the conversation as it must stand."""
         known = self.reference.load(self._prefix + key)
         return known or Conversation(
             key=self._prefix + key, id=next(self._ids), created_at=self.now, updated_at=self.now
         )
 
     def conversations(self) -> list[Conversation]:
-        """All that there must be, in the order of their keys."""
+        """Return all that there must be, in the order of their keys."""
         return list(self.reference.conversations())
 
     def dead(self, conversation: Conversation, session_id: str | None) -> frozenset[str]:
@@ -136,7 +136,7 @@ def deviation(play: Play, script: Script, look: Look) -> Broken | None:
 
 
 def search(store: Store, look: Look, examples: int, tour: Script = TOUR) -> Script | None:
-    """A script on which a store deviates from the reference, or None if none was found.
+    """Return a script on which a store deviates from the reference, or None if none was found.
 
     Args:
         store: the store; each script plays in new conversations.
@@ -158,7 +158,7 @@ def search(store: Store, look: Look, examples: int, tour: Script = TOUR) -> Scri
 
 
 def some(strategy: st.SearchStrategy[Any], examples: int) -> list[Any]:
-    """So many values of a strategy, always the same ones."""
+    """Return so many values of a strategy, always the same ones."""
     values: list[Any] = []
 
     def keep(value: Any) -> None:
@@ -197,14 +197,14 @@ def smallest(script: Script, fails: Callable[[Script], bool], patience: float = 
 
 
 def _without(script: Script, position: int) -> Iterator[Script]:
-    """The script without what stands here, the most first."""
+    """Yield the script without what stands here, the most first."""
     for cut in (8, 3, 1):
         if position + cut <= len(script):
             yield [*script[:position], *script[position + cut :]]
 
 
 def _simplified(script: Script, position: int) -> Iterator[Script]:
-    """The script with a simpler action here."""
+    """Yield the script with a simpler action here."""
     if position >= len(script):
         return
     action = script[position]

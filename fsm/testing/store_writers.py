@@ -26,7 +26,7 @@ from fsm.testing.subjects import StoreSubject, close
 
 
 def threads(subject: StoreSubject) -> None:
-    """Two threads with one store."""
+    """Check two threads with one store."""
     with subject.store() as store:
         _needs_threads(store)
         errors: list[BaseException] = []
@@ -76,7 +76,7 @@ def _switching_often() -> Iterator[None]:
 
 
 def processes(subject: StoreSubject) -> None:
-    """Two processes, each with its own store on the same conversations."""
+    """Check two processes, each with its own store on the same conversations."""
     with subject.store() as store:
         opener = subject.opener_elsewhere(store)
         story = _race_story("processes", subject.writes)
@@ -123,7 +123,7 @@ def _judge_race(store: Store, count: int, story: Sequence[str]) -> None:
 
 
 def reopening(subject: StoreSubject) -> None:
-    """A second store finds each committed step."""
+    """Check that a second store finds each committed step."""
 
     def look(play: s.Play) -> None:
         opener = subject.opener(play.store)
@@ -156,7 +156,7 @@ def _look_with(play: s.Play, again: Store) -> None:
 
 
 def killing(subject: StoreSubject) -> None:
-    """Commits that a process acknowledged are there after it was killed."""
+    """Check that commits which a process acknowledged are there after it was killed."""
     with subject.store() as store:
         opener = subject.opener_elsewhere(store)
         acknowledged = _killed(race.start("run_alone", opener), subject.writes)
@@ -209,7 +209,7 @@ def _is_ready(worker: subprocess.Popen[str]) -> None:
 
 
 def _line(worker: subprocess.Popen[str]) -> str:
-    """Its next line; nothing if it says none for so long that it is killed."""
+    """Return its next line; kill it and return the empty text if none comes in time."""
     assert worker.stdout is not None  # noqa: S101  # it is a pipe
     watchdog = threading.Timer(2 * race.PATIENCE, worker.kill)
     watchdog.start()

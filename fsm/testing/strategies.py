@@ -64,14 +64,14 @@ SAYS: tuple[Event, ...] = (
 
 @cache
 def _said() -> Strategy[tuple[Event, ...]]:
-    """Up to three of :data:`SAYS`, nothing as often as something."""
+    """Return a strategy for up to three of :data:`SAYS`."""
     said = [events for length in range(4) for events in product(SAYS, repeat=length)]
     return pick([()] * len(said) + said)
 
 
 @lru_cache
 def well_formed(result: Strategy[Result] | None = None) -> Strategy[Act]:
-    """The behaviour of a provider that keeps its contract, for one request.
+    """Return a strategy for the behaviour of a provider that keeps its contract, for one request.
 
     Args:
         result: how it ends; any of :func:`results` by default.
@@ -81,8 +81,8 @@ def well_formed(result: Strategy[Result] | None = None) -> Strategy[Act]:
 
 @cache
 def acts() -> Strategy[Act]:
-    """The behaviour of a provider for one request: mostly well-formed, else cut off, without a result, or with events
-    after it.
+    """Return a strategy for the behaviour of a provider for one request: mostly well-formed, else cut off, without a
+    result, or with events after it.
     """
     ways = ["well"] * 8 + ["raises", "ends", "goes on"]
     usual = _acts(results(), _said(), pick(ways))
@@ -99,7 +99,7 @@ def _acts(draw: st.DrawFn, results: Strategy[Result], said: Strategy[tuple[Event
 
 @lru_cache
 def event_streams(*, malformed: bool = True) -> Strategy[tuple[Event, ...]]:
-    """The events of a provider for one request.
+    """Return a strategy for the events of a provider for one request.
 
     Args:
         malformed: whether it may break its contract, and yield no result or go on after it.
@@ -112,7 +112,7 @@ def event_streams(*, malformed: bool = True) -> Strategy[tuple[Event, ...]]:
 
 @cache
 def _texts() -> Strategy[str]:
-    """Text that is not only white space: any script, emoji, controls, and what could be taken for markup."""
+    """Return a strategy for text that is not only white space: any script, emoji, controls, and markup."""
     tricky = [
         "hello",
         "naïve “quotes”",
@@ -145,7 +145,8 @@ def _blocks() -> Strategy[Block]:
 
 @cache
 def contents() -> Strategy[Content]:
-    """The content of a message: text of any kind, or blocks, tool calls and their results among them.
+    """Return a strategy for the content of a message: text of any kind, or blocks, tool calls and their results among
+    them.
 
     >>> from hypothesis import find
     >>> find(contents(), lambda content: True)
@@ -156,7 +157,7 @@ def contents() -> Strategy[Content]:
 
 @cache
 def keys() -> Strategy[str]:
-    """Keys of conversations: ordinary ones, any text that is allowed, and the longest.
+    """Return a strategy for keys: ordinary ones, any text that is allowed, and the longest.
 
     >>> from hypothesis import find
     >>> find(keys(), lambda key: True)
@@ -172,7 +173,7 @@ def keys() -> Strategy[str]:
 
 @lru_cache
 def sends(act: Strategy[Act] | None = None) -> Strategy[Send]:
-    """Messages, some of them given up midway, some to another provider, some to a worker that does not heal.
+    """Return a strategy for messages, some cut off midway, some to another provider, some without healing.
 
     Args:
         act: what the provider does for each request; any of :func:`acts` by default.
@@ -189,7 +190,7 @@ def sends(act: Strategy[Act] | None = None) -> Strategy[Send]:
 
 @cache
 def hangs() -> Strategy[Hang]:
-    """Messages whose worker stops after the first events."""
+    """Return a strategy for messages whose worker stops after the first events."""
     return st.builds(Hang, acts=st.tuples(acts(), acts()), provider=_providers(), take=st.integers(0, 2))
 
 
@@ -200,7 +201,7 @@ def _providers() -> Strategy[str]:
 
 @lru_cache
 def scripts(*more: Strategy[Step], max_size: int = 10) -> Strategy[list[Step]]:
-    """Whole conversations: messages, hanging and late results, resets, crashes, changes of provider.
+    """Return a strategy for conversations: messages, late results, resets, crashes, changes of provider.
 
     Args:
         more: further kinds of steps, such as :func:`refused_writes` or messages with idempotency keys.
@@ -219,11 +220,11 @@ def scripts(*more: Strategy[Step], max_size: int = 10) -> Strategy[list[Step]]:
 
 @cache
 def named_sends() -> Strategy[Send]:
-    """Messages with an idempotency key of :data:`NAMES` (G13)."""
+    """Return a strategy for messages with an idempotency key of :data:`NAMES` (G13)."""
     return st.builds(Send, st.tuples(acts(), acts()), idempotency_key=st.sampled_from(NAMES))
 
 
 @cache
 def refused_writes() -> Strategy[RefuseWrite]:
-    """The database refuses one of the next three commits (G16)."""
+    """Return a strategy for the refusal of one of the next three commits (G16)."""
     return st.builds(RefuseWrite, st.integers(1, 3))

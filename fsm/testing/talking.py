@@ -89,7 +89,7 @@ class Channel:
     portal: BlockingPortal | None
 
     def talk(self, key: str = "a") -> Talk:
-        """A conversation with it."""
+        """Return a conversation with it."""
         return Talk(self, key)
 
     def read(self, request: Request, take: int = EVENTS) -> Heard:
@@ -164,7 +164,7 @@ class Talk:
         return heard
 
     def ask(self, *, resume: str | None = None) -> Result:
-        """The same, for a result.
+        """Return the same, for a result.
 
         Raises:
             Broken: it raised, or there was no result.
@@ -177,14 +177,14 @@ class Talk:
         return heard.results[0]
 
     def succeed(self, *, resume: str | None = None) -> Result:
-        """The same, for an answer."""
+        """Return the same, for an answer."""
         result = self.ask(resume=resume)
         if result.trigger is not Trigger.SUCCEEDED:
             raise self.broken(f"the message must be answered, and the result is {result.reason}")
         return result
 
     def broken(self, why: str) -> Broken:
-        """The error that tells this talk."""
+        """Return the error that tells this talk."""
         return Broken(why, self.story)
 
     def _request(self, resume: str | None) -> Request:
@@ -245,7 +245,7 @@ class Talk:
 
 
 def names_of(events: list[object]) -> str:
-    """The kinds of the events, each run of one kind once."""
+    """Return the kinds of the events, each run of one kind once."""
     names: list[str] = []
     for event in events:
         name = type(event).__name__

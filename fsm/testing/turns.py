@@ -18,7 +18,7 @@ __all__ = ["check_messages", "check_turns"]
 
 
 def check_turns(store: Store, conversation: Conversation) -> None:
-    """The turns and the moves side by side."""
+    """Check the turns against the moves."""
     moves = _Moves(iter(rows("transition", store.transitions, conversation, conversation.transition_count)))
     before: Turn | None = None
     for turn in rows("turn", store.turns, conversation, conversation.turn_count):
@@ -41,7 +41,7 @@ class _Moves:
     rest: list[Transition] = field(factory=list)
 
     def of(self, turn: int) -> list[Transition]:
-        """The moves of this turn; of the next one, the first is kept."""
+        """Return the moves of this turn; of the next one, the first is kept."""
         mine: list[Transition] = []
         ahead, self.rest = self.rest, []
         for move in chain(ahead, self.moves):
@@ -68,7 +68,7 @@ def _check_turn(conversation: Conversation, before: Turn | None, turn: Turn) -> 
 
 
 def _check_outcome(key: str, turn: Turn, moves: list[Transition]) -> None:
-    """A turn may renew its session when it begins, heal once, and move by its result."""
+    """Check the moves of a turn: it may renew its session when it begins, heal once, and move by its result."""
     fails = Place(key, "turn", turn.number).fails
     triggers = [move.trigger for move in moves]
     if triggers[:1] == [Trigger.RESET]:
@@ -101,7 +101,7 @@ def _statuses(result: Result | None) -> set[TurnStatus]:
 
 
 def check_messages(store: Store, conversation: Conversation) -> None:
-    """Each turn begins with its user message; its further ones follow, or come late."""
+    """Check the messages of each turn: the user message first, then the others, or late ones."""
     turns = rows("turn", store.turns, conversation, conversation.turn_count)
     turn: Turn | None = None
     seen = 0
@@ -136,7 +136,7 @@ def _check_first(key: str, turn: Turn, message: Message) -> None:
 
 
 def _check_last(store: Store, conversation: Conversation, turn: Turn | None, seen: int) -> None:
-    """The last message of a turn is where it says: the last that was seen in a row, or one that came late."""
+    """Check the number of a turn's last message: the last one in a row, or a late one."""
     if turn is None or turn.last_message == seen:
         return
     last = store.messages(conversation, limit=1, before=turn.last_message + 1)

@@ -115,7 +115,7 @@ class Watched:
         self._is_stored = is_stored
 
     def stream(self, request: Request) -> Iterator[Event]:
-        """The behaviour of the provider."""
+        """Yield the behaviour of the provider."""
         tape = self._books.tapes[request.turn]
         tape.append(Heard(request, self._is_stored(request)))
         events = iter(self._provider.stream(request))

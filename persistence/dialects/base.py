@@ -135,7 +135,7 @@ class Dialect(Protocol):
         ...
 
     def renew(self) -> None:
-        """In a child: forget the parent's connections, without closing them."""
+        """Forget the parent's connections in a forked child, without closing them."""
         ...
 
 

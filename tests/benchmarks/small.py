@@ -91,7 +91,7 @@ def transitions(*, count: int = 5000, rounds: int = 9) -> Iterator[Row]:
     yield Row(group, "transitions, used plainly", base * 1e6, "µs")
     yield Row(group, "python-statemachine", found["others"].median * 1e6, "µs", found["others"].median / base)
     yield Row(
-        group, "ours, with a new cursor and its effects", found["ours"].median * 1e6, "µs", found["ours"].median / base
+        group, "ours, with a new builder and its effects", found["ours"].median * 1e6, "µs", found["ours"].median / base
     )
 
 

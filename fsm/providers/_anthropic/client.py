@@ -62,7 +62,7 @@ class Clients:
         renew_in_child(self)
 
     def sync(self, key: str) -> Any:
-        """The synchronous client of this process.
+        """Return the synchronous client of this process.
 
         Args:
             key: the conversation, for the error.
@@ -77,7 +77,7 @@ class Clients:
             return self._client
 
     async def asynchronous(self, key: str) -> Any:
-        """The asynchronous client of the running event loop.
+        """Return the asynchronous client of the running event loop.
 
         Args:
             key: the conversation, for the error.
@@ -99,7 +99,7 @@ class Clients:
         return client
 
     def longest_silence(self, timeout: Any = ...) -> float | None:
-        """For how many seconds a call may give no sign of life: the read timeout times the attempts.
+        """Return the longest time in seconds without a sign of life: the read timeout times the attempts.
 
         Args:
             timeout: the timeout that each call is given, if it is given one.
@@ -113,7 +113,7 @@ class Clients:
         return None if None in silences else max(silences, default=None)  # type: ignore[type-var]
 
     def renew(self) -> None:
-        """In a forked child: leave the connections to the parent, and open new ones when they are needed."""
+        """Leave the connections to the parent in a forked child; new ones are opened when needed."""
         self._lock = threading.Lock()
         leave_to_parent((self._client, self._given_async, dict(self._in_loops)))
         self._in_loops = weakref.WeakKeyDictionary()
@@ -131,7 +131,7 @@ class Clients:
         return _replaced(self._origin, "client", "was used before this process was forked", key)
 
     def _for_new_loop(self, key: str) -> tuple[Any, bool]:
-        """A client, and whether it is to be closed with the loop."""
+        """Return a client, and whether it is to be closed with the loop."""
         if self._make_async is not None:
             return _from_function(self._make_async, "async_client", key, asynchronous=True), True
         if self._given_async is None:
@@ -143,7 +143,8 @@ class Clients:
         return _replaced(self._given_async, "async_client", why, key), True
 
     async def _closing(self, client: Any, loop: weakref.ref[Any]) -> AsyncGenerator[None, None]:
-        """An event loop that shuts down closes the async generators that are left, and this one closes the client."""
+        """Close a client when its event loop shuts down and closes its asynchronous generators, of which this is
+        one."""
         try:
             yield
         finally:
@@ -250,7 +251,7 @@ def _async_from_environment() -> Any:
 
 
 def from_environment(make: Any) -> Any:
-    """A client of the class ``make``, set up by the variables ``ANTHROPIC_…``.
+    """Return a client of the class ``make``, set up by the variables ``ANTHROPIC_…``.
 
     Raises:
         ProviderError: they do not make one.
@@ -268,7 +269,7 @@ def from_environment(make: Any) -> Any:
 
 
 def check_credentials(client: Any) -> None:
-    """The SDK itself looks for a key only when it sends; clients of other clouds sign in ways of their own.
+    """Refuse a client without credentials: the SDK looks for a key only when it sends. Clients of other clouds pass.
 
     Raises:
         ProviderError: the client has nothing to sign in with.

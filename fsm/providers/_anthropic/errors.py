@@ -148,6 +148,6 @@ def _status(status: int, kind: str | None, code: str | None, words: str) -> int:
 
 
 def _told(error: Any, kind: str | None, words: str) -> str:
-    """The API's own words; the text of a gateway's error page is not told."""
+    """Return the API's own words; the text of a gateway's error page is not told."""
     said = f"{kind}: {words}" if kind else f"HTTP status {error.status_code}"
     return f"{said} (request {error.request_id})" if error.request_id else said

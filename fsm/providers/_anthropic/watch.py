@@ -15,7 +15,7 @@ __all__ = ["watched"]
 
 
 def watched(client: Any, alive: Callable[[], object]) -> Any:
-    """The same client, over the same connections, that calls ``alive`` for each sign of life.
+    """Return the same client, over the same connections, that calls ``alive`` for each sign of life.
 
     Args:
         client: a client of the SDK, synchronous or not.

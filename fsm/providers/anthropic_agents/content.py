@@ -93,7 +93,7 @@ def metadata(request: Request, more: Mapping[str, str] | None = None) -> dict[st
 
 
 def first_events(history: Sequence[Message], content: Iterable[Block]) -> list[dict[str, Any]]:
-    """The events that open a session: one message, the delimited history before what is new in it.
+    """Return the events that open a session: one message, the delimited history before what is new in it.
 
     >>> first_events([], [{"type": "text", "text": "hello"}])
     [{'type': 'user.message', 'content': [{'type': 'text', 'text': 'hello'}]}]
@@ -107,7 +107,7 @@ def first_events(history: Sequence[Message], content: Iterable[Block]) -> list[d
 def next_events(
     content: Iterable[Block], pending: Mapping[str, Call], history: Iterable[Message] = ()
 ) -> list[dict[str, Any]]:
-    """The events that go on with a session.
+    """Return the events that go on with a session.
 
     Args:
         content: the new message.
@@ -138,7 +138,7 @@ def next_events(
 
 
 def _stored(history: Iterable[Message]) -> dict[str, Block]:
-    """The newest stored result of each call."""
+    """Return the newest stored result of each call."""
     blocks = [block for message in history for block in message.content]
     return {str(block.get("tool_use_id")): block for block in blocks if block.get("type") == "tool_result"}
 

@@ -78,12 +78,12 @@ class Hearing:
         self._speaker: str | None = None
 
     def skip(self, events: Iterable[Any], calls: Mapping[str, Call]) -> None:
-        """These events are of earlier turns; the calls among them may still be answered."""
+        """Ignore the events of earlier turns; remember the calls among them, which may still be answered."""
         self._seen |= {event.id for event in events if of(event, "id")}
         self._calls |= calls
 
     def sent(self, events: Iterable[Mapping[str, Any]]) -> None:
-        """This is going to be sent: its own answers to calls need not be told again."""
+        """Remember the sent events, so that their answers to calls are not handed out."""
         self._answered = {str(event.get("tool_use_id") or event.get("custom_tool_use_id")) for event in events}
 
     def is_new(self, event: Any) -> bool:
@@ -154,7 +154,7 @@ class Hearing:
         return self._said(speaker, text)
 
     def _message(self, event: Any) -> list[Event]:
-        """The text that its preview has not given; what was withheld (``redacted``) has none."""
+        """Return the text that its preview has not given; what was withheld (``redacted``) has none."""
         text = "".join(map(text_of, items_of(of(event, "content"))))
         speaker = str(of(event, "id"))
         shown = self._previews.pop(speaker, "")
@@ -168,7 +168,7 @@ class Hearing:
         return [TextDelta(between + text)]
 
     def _called(self, event: Any) -> list[Event]:
-        """A call without an id can't be answered, so it is nobody's business."""
+        """Hand out a tool call; one without an id can't be answered and is left out."""
         if not of(event, "id"):
             return []
         call = self._calls[event.id] = call_of(event)
@@ -189,7 +189,7 @@ class Hearing:
     # How it ends
 
     def _fail(self, error: Any) -> None:
-        """An error of the session: retried, survived, or the end of the turn or of the session."""
+        """Take an error of the session: it is retried, survived, or ends the turn or the session."""
         cause, retry = of_session_error(error), retry_of(error)
         self.told.append(cause.told)
         if retry == "terminal" or cause.kind not in BORNE:

@@ -59,7 +59,7 @@ class Sending(Ending):
             self._ask(self._lives_before)
 
     def _lives_before(self, session: Any) -> None:
-        """The session was looked at to see whether it is busy with an earlier turn."""
+        """Decide after the session was retrieved to see whether it is busy with an earlier turn."""
         status = session.status
         if status == "idle":
             # It may have become idle after it was looked back at; then the last events are still to be skipped.
@@ -74,7 +74,7 @@ class Sending(Ending):
     # While nobody knows whether the message has arrived
 
     def _not_sent(self, failed: Failed) -> None:
-        """Without an answer of the API nobody knows whether the message has arrived, so look before it is sent again.
+        """Look whether the message has arrived before it is sent again, after a call without an answer of the API.
 
         A gateway may report any error although the message has passed it. Without retries an error of the API ends the
         turn; then the agent is stopped, should the message have arrived.
@@ -96,7 +96,7 @@ class Sending(Ending):
             self._look_again()
 
     def _look_again(self) -> None:
-        """Events may be stored late, so one look is not enough."""
+        """Look once more, since events may be stored late."""
         self._looks += 1
         if self._looks < LOOKS:
             self._wait(Todo.LOOK_FOR, self._looks)

@@ -49,7 +49,7 @@ class Standing:
 
 
 def standing(newest_first: Sequence[Any]) -> Standing:
-    """How a session stands, from its newest events.
+    """Return how a session stands, from its newest events.
 
     >>> standing([]).is_idle
     True
@@ -68,7 +68,7 @@ def standing(newest_first: Sequence[Any]) -> Standing:
 
 
 def _cause(newest_first: Iterable[Any]) -> Failed | None:
-    """The error that came right before the end of a session."""
+    """Return the error that came right before the end of a session."""
     for event in newest_first:
         if of(event, "type") == "session.error":
             return of_session_error(of(event, "error"))

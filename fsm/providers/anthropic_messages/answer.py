@@ -115,10 +115,10 @@ class Answer:
         return ()
 
     def end(self) -> tuple[Event, ...]:
-        """Nothing more comes: the answer is whole if it says why it stopped, or that it did.
+        """End the answer after its last event; it is whole if it has a stop reason or a ``message_stop``.
 
         Returns:
-            The calls of tools that were not told yet.
+            The tool calls that were not handed out yet.
 
         Raises:
             Unreadable: a call of a tool is broken.
@@ -211,13 +211,13 @@ class Answer:
             self._message["usage"] = {**self.usage, **counts}
 
     def _place(self, index: object) -> int | None:
-        """Where the block of an index stands; the newest one, if the event has none."""
+        """Return the position of the block with an index, or of the newest block if the event has no index."""
         if isinstance(index, int):
             return self._places.get(index)
         return len(self._blocks) - 1 if self._blocks else None
 
     def _place_of(self, index: object, kind: str) -> int:
-        """The same for a block of this kind, which is begun if nobody has begun it."""
+        """Return the same for a block of this kind, which is begun if nobody has begun it."""
         place = self._place(index)
         if place is None or self._blocks[place].get("type") != kind:
             place = len(self._blocks)
@@ -230,14 +230,14 @@ def _object(value: object) -> dict[str, Any]:
 
 
 def _name(value: object) -> str | None:
-    """A text that can be a name in a result."""
+    """Return a text that can be a name in a result."""
     if not isinstance(value, str) or not 1 <= len(value) <= NAME_LENGTH or "\0" in value:
         return None
     return value if value.isascii() or value.encode("utf-8", "replace").decode() == value else None
 
 
 def _arguments(written: str, given: object) -> dict[str, Any] | None:
-    """The arguments of a call, or None if they are not whole; ``max_tokens`` cuts them off anywhere."""
+    """Return the arguments of a call, or None if they are not whole; ``max_tokens`` cuts them off anywhere."""
     if not written.strip():
         return _object(given)
     try:

@@ -179,7 +179,7 @@ def is_evidence(failed: Failed, sent: Sent) -> bool:
 
 
 def limit_of(failed: Failed) -> int:
-    """How many tokens a message may have, as far as the error says."""
+    """Return how many tokens a message may have, as far as the error says."""
     if found := _WITH_ANSWER.search(failed.words):
         return max(int(found[3]) - int(found[2]), 0)
     found = _TOO_LONG.search(failed.words)
@@ -187,17 +187,17 @@ def limit_of(failed: Failed) -> int:
 
 
 def most_tokens(blocks: Sequence[Block]) -> float:
-    """A number of tokens that these blocks do not exceed: a token is at least a byte of text."""
+    """Return a number of tokens that these blocks do not exceed: a token is at least a byte of text."""
     return sum(_most_tokens(block) for block in blocks)
 
 
 def size(value: object) -> int:
-    """How many bytes a JSON value takes."""
+    """Return how many bytes a JSON value takes."""
     return len(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
 
 
 def names_in(blocks: object) -> frozenset[str]:
-    """The ids of files in blocks, at any depth."""
+    """Return the ids of files in blocks, at any depth."""
     if isinstance(blocks, Mapping):
         own = {value for name, value in blocks.items() if name == "file_id" and isinstance(value, str)}
         return frozenset(own).union(*map(names_in, blocks.values()))
@@ -228,7 +228,7 @@ def _of_refusal(failed: Failed, sent: Sent) -> Fault:
 
 
 def _of_place(failed: Failed, sent: Sent) -> Fault | None:
-    """The message that the API names at the start of its words, or in the list of paths that it adds."""
+    """Return the message that the API names at the start of its words, or in the list of paths that it adds."""
     places = [int(found[1]) for found in map(_MESSAGE.match, (failed.words, *failed.paths)) if found]
     if not places:
         return None

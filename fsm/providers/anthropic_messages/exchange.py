@@ -120,7 +120,7 @@ class Exchange:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Whatever is raised inside, where the SDK is asked and read, ends the turn with a result."""
+        """End the turn with a result if the SDK raises an error in the block."""
         try:
             yield
         except Exception as error:  # noqa: BLE001  # the SDK raises AttributeError, TypeError, … for a field that is null
@@ -140,7 +140,7 @@ class Exchange:
         return told
 
     def failed(self, error: Exception) -> None:
-        """The SDK has raised an error: the turn is over, or there is a :attr:`question`."""
+        """Take an error of the SDK: the turn ends, or there is a :attr:`question`."""
         failed = Failed.of(error)
         fault = evidence.fault_of(failed, self._sent())
         if self._rounds or self._answer.has_begun:
@@ -158,7 +158,7 @@ class Exchange:
             self.question = Question(api_messages(history, content), failed, fault)
 
     def answered(self, question: Question, answer: Any) -> None:
-        """The API was asked, or could not be asked.
+        """Take the answer to the question, or the error that it raised.
 
         Args:
             question: what it was asked.
@@ -177,7 +177,7 @@ class Exchange:
             self._over(self._failure(failed, Fault.OTHER))
 
     def _judge_full(self, failed: Failed, refused: Failed | None, tokens: object) -> Result:
-        """The session is full, unless the newest message would fill a new one too."""
+        """Decide whether the session is full; it is not if the newest message would fill a new one too."""
         if refused is not None:
             is_too_long = evidence.fault_of(refused, self._sent()) is Fault.FULL
             return self._failure(failed, Fault.MESSAGE if is_too_long else Fault.OTHER)
@@ -203,7 +203,7 @@ class Exchange:
         return evidence.sent_of(self._request, len(self._messages) - 1, self._parameters, container)
 
     def _sent_before(self, count: int) -> Sent:
-        """The old transcript alone: whatever message of it is named, it was stored."""
+        """Return the old transcript alone: whatever message of it is named, it was stored."""
         return attrs.evolve(self._sent(), newest=count, is_mixed=False, new=frozenset())
 
     def _complete(self) -> None:
@@ -223,7 +223,7 @@ class Exchange:
         self._over(self._judge(answer))
 
     def reopen(self) -> None:
-        """A round is over, and the next one is about to be asked."""
+        """Begin the next round of the turn."""
         self.is_open = True
 
     def _judge(self, answer: Answer) -> Result:
@@ -279,7 +279,7 @@ def _why_refused(message: Mapping[str, Any]) -> str:
 
 
 def _sum(total: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    """Token counts added up, object by object; what is not a number is taken from the newer.
+    """Return the sum of token counts, also inside objects; other values are those of the newer.
 
     >>> _sum({"output_tokens": 1, "tier": "a"}, {"output_tokens": 2, "tier": None, "search": {"n": 1}})
     {'output_tokens': 3, 'tier': 'a', 'search': {'n': 1}}

@@ -42,7 +42,7 @@ class Call:
     marks: int
 
     def resource(self, client: Any) -> Any:
-        """The resource of the client that is called."""
+        """Return the resource of the client that is called."""
         return client.beta.messages if self.is_beta else client.messages
 
 

@@ -34,7 +34,7 @@ _SERVER_CALLS = frozenset({"server_tool_use", "mcp_tool_use"})
 
 
 def api_messages(history: Iterable[Message], content: Sequence[Block]) -> list[dict[str, Any]]:
-    """The messages of a request.
+    """Return the messages of a request.
 
     Args:
         history: the transcript so far, oldest first.
@@ -62,7 +62,7 @@ def api_messages(history: Iterable[Message], content: Sequence[Block]) -> list[d
 
 
 def continued(messages: Sequence[dict[str, Any]], blocks: Iterable[Block]) -> list[dict[str, Any]] | None:
-    """The messages that let the API go on with an answer it paused; None if there is nothing to go on from.
+    """Return the messages that let the API go on with an answer it paused; None if there is nothing to go on from.
 
     >>> asked = [{"role": "user", "content": [{"type": "text", "text": "hello"}]}]
     >>> continued(asked, [{"type": "text", "text": "Wait "}])[-1]
@@ -77,7 +77,7 @@ def continued(messages: Sequence[dict[str, Any]], blocks: Iterable[Block]) -> li
 
 
 def settled(blocks: Sequence[Block], stop_reason: str | None) -> tuple[Block, ...]:
-    """The blocks of a finished answer that can be sent again.
+    """Return the blocks of a finished answer that can be sent again.
 
     A call of a server tool that was cut off never gets its result, and the API refuses it. Next to a call of the
     client's tools (``tool_use``), its result comes with the next answer.
@@ -92,7 +92,7 @@ def settled(blocks: Sequence[Block], stop_reason: str | None) -> tuple[Block, ..
 
 
 def container_of(history: Sequence[Message]) -> str | None:
-    """The id of the newest container in a transcript, or None.
+    """Return the id of the newest container in a transcript, or None.
 
     >>> container_of([]) is None
     True
@@ -105,7 +105,7 @@ def container_of(history: Sequence[Message]) -> str | None:
 
 
 def marks(blocks: object) -> int:
-    """How many marks for the cache blocks have, at any depth that the API looks into.
+    """Return how many marks for the cache blocks have, at any depth that the API looks into.
 
     >>> marks([{"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}, {"type": "text", "text": "b"}])
     1
@@ -180,7 +180,7 @@ def _without_last_thoughts(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]
 
 
 def _cleaned(block: Block, *, keep_marks: bool) -> dict[str, Any]:
-    """A block without blank texts inside, and without marks unless they are kept."""
+    """Return a block without blank texts inside, and without marks unless they are kept."""
     clean = {name: value for name, value in block.items() if keep_marks or name != "cache_control"}
     source = _source_of(block)
     if block["type"] == "tool_result":

@@ -183,12 +183,12 @@ class Exchange:
         )
 
     def _report(self, mapping: Mapping[str, Any]) -> None:
-        """The CLI has reported a result."""
+        """Take a result of the CLI."""
         self.result = self.judge(mapping)
         self._is_answering = self.notices.is_stopped = False
 
     def failed(self, error: Exception) -> None:
-        """The SDK or the clock raised this; after a result it has no more to say, since the CLI exits with an error
+        """Take an error of the SDK or the clock; it is ignored after a result, since the CLI exits with an error
         whenever it has reported one.
 
         Raises:
@@ -204,7 +204,7 @@ class Exchange:
         raise self._broken(what_failed(error, self.patience)) from error
 
     def ended(self) -> Result:
-        """The CLI has ended its turn; return the result of it.
+        """End the turn after the CLI has ended it; return the result.
 
         Raises:
             ProviderError: it reported none.
@@ -217,7 +217,7 @@ class Exchange:
         return self.result
 
     def judge(self, mapping: Mapping[str, Any]) -> Result:
-        """The result that one of the CLI's means; see :func:`~fsm.providers.claude_agent.results.judge`.
+        """Return the result that one of the CLI's means; see :func:`~fsm.providers.claude_agent.results.judge`.
 
         Args:
             mapping: the CLI's result, as it prints it.
@@ -256,7 +256,7 @@ class Exchange:
         return events
 
     def _text(self, text: str, message_id: str | None) -> Sequence[Event]:
-        """One turn may have many messages, before and after tools; what they say must not run together."""
+        """Return text as an event; a paragraph separates the messages of a turn, before and after tools."""
         if not text:
             return ()
         parted = self._speaking not in {None, message_id}

@@ -63,7 +63,7 @@ class _Reader:
         self._loop, self._is_over = self._begun.result()
 
     def next(self) -> Any:
-        """The next event, or None at the end."""
+        """Return the next event, or None at the end."""
         return self._call(self._next()).result()
 
     def close(self) -> None:

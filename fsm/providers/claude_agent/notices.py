@@ -23,7 +23,7 @@ class Notices:
     """Notices of one turn.
 
     Args:
-        request: what is asked.
+        request: the request.
 
     Attributes:
         agents: the agents that run in the background.
@@ -31,8 +31,8 @@ class Notices:
         lost: the sessions that the CLI could not store whole.
         is_stopped: whether a hook has stopped the turn.
         is_moved: whether the CLI has begun another session within the turn, as the command ``/clear`` does.
-        is_repeating: whether the CLI prints messages that it has printed before: after it has compacted a session it
-            repeats those that it keeps, until it asks the model again.
+        is_repeating: whether the CLI repeats messages. After it has compacted a session, it prints the kept ones again,
+            until it asks the model again.
     """
 
     def __init__(self, request: Request) -> None:

@@ -65,7 +65,7 @@ def check_options(options: ClaudeAgentOptions) -> None:
 
 
 def _argument(name: str) -> str:
-    """The argument as the CLI's help writes it, however it was spelled."""
+    """Return the argument as the CLI's help writes it, however it was spelled."""
     return name.strip().lstrip("-").partition("=")[0].strip().replace("_", "-").lower()
 
 
@@ -78,7 +78,7 @@ def keeps_sessions(options: ClaudeAgentOptions) -> bool:
 
 
 def default_name(cwd: str) -> str:
-    """A provider's name that says where its CLI runs.
+    """Return a provider's name that says where its CLI runs.
 
     A session belongs to its working directory: what the model was told of one repository must not be continued in
     another (G15).
@@ -94,7 +94,7 @@ def default_name(cwd: str) -> str:
 
 
 def prepared(options: ClaudeAgentOptions) -> ClaudeAgentOptions:
-    """The options for all turns of a provider: a copy, with what the provider needs.
+    """Return the options for all turns of a provider: a copy, with what the provider needs.
 
     The working directory is fixed, because the sessions belong to it. The CLI is told to store a turn before it
     reports the turn's result.

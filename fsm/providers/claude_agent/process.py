@@ -51,7 +51,7 @@ class Process:
         self._has_ended = False
 
     async def message(self) -> Any:
-        """The next message, or None when the CLI has ended the turn; the process is started by the first call.
+        """Return the next message, or None when the CLI has ended the turn; the process is started by the first call.
 
         Raises:
             ProviderError: the CLI did not answer.
@@ -81,7 +81,7 @@ class Process:
         self._messages = self._client.receive_messages()
 
     async def _said(self) -> AsyncIterator[dict[str, Any]]:
-        """The input of the CLI: one message, and the end of input only when the answer is there.
+        """Yield the input of the CLI: one message, and the end of input only when the answer is there.
 
         While its input is open the CLI can be interrupted. Once it is closed, the CLI ends what runs in the
         background, stores the transcript and exits.
@@ -90,7 +90,7 @@ class Process:
         await self._over.wait()
 
     def _heard(self) -> None:
-        """The CLI has printed a line."""
+        """Take a line of the CLI."""
         self._alive()
         if self._watch is not None and not self._is_settling:
             self._watch.deadline = anyio.current_time() + self._exchange.patience
@@ -113,7 +113,7 @@ class Process:
                     return message
 
     async def _settle(self) -> None:
-        """The answer is there: end the background tasks, which the CLI would wait for, and its input."""
+        """End the background tasks, for which the CLI would wait, and its input, once the answer is there."""
         self._is_settling = True
         tasks = tuple(self._exchange.notices.tasks)
         with anyio.move_on_after(self._stopping):
@@ -144,7 +144,7 @@ class Process:
 
 
 def _tapped(options: ClaudeAgentOptions, heard: Callable[[], None]) -> Transport | None:
-    """A transport that reports each line of the CLI; None if the SDK must make its own.
+    """Return a transport that reports each line of the CLI; None if the SDK must make its own.
 
     The SDK drops some lines, such as the heartbeat of a tool that runs. With a ``session_store`` it must make the
     transport itself, because the CLI then runs with a directory that the SDK fills.
@@ -175,7 +175,7 @@ def _tapped(options: ClaudeAgentOptions, heard: Callable[[], None]) -> Transport
 
 
 async def _nothing() -> AsyncIterator[dict[str, Any]]:
-    """No prompt: the client writes it."""
+    """Yield nothing: the client writes the prompt."""
     prompts: tuple[dict[str, Any], ...] = ()
     for prompt in prompts:
         yield prompt
@@ -193,7 +193,7 @@ _GUARDED: list[object] = []
 
 
 def _forget_in_children() -> None:
-    """At its exit a process ends each CLI that the SDK started; a forked child must not end its parent's."""
+    """Keep a forked child from ending the CLI of its parent when the child exits."""
     if _GUARDED:
         return
     with suppress(ImportError):

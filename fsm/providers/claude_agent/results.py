@@ -119,7 +119,7 @@ def judge(mapping: Mapping[str, Any], resumed: str | None, *, unpaid: bool = Fal
 
 
 def _with_session(result: Result, meaning: Meaning, resumed: str | None) -> Result:
-    """The failed result, dead or with the session that it may name."""
+    """Return the failed result, dead or with the session that it may name."""
     is_refused = result.http_status == 400 and any(REFUSED.match(said) for said in result.errors)
     if resumed is not None:
         if meaning is Meaning.FULL or is_refused:
@@ -173,7 +173,7 @@ _FIELDS: Mapping[str, Callable[[Any], bool]] = {
 
 
 def _readable(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """The result without the fields that are not what the CLI prints; one without a subtype is an error."""
+    """Return the result without the fields that are not what the CLI prints; one without a subtype is an error."""
     kept = {name: value for name, value in mapping.items() if name not in _FIELDS or _FIELDS[name](value)}
     if "subtype" not in kept:
         kept |= {"subtype": "error_response", "is_error": True}

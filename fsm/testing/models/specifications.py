@@ -43,7 +43,7 @@ STORES_THE_ERROR = (
 def to_promela(
     table: Sequence[Row] = TABLE, *, workers: int = 2, messages: int = 2, sessions: int = 2, bug: Bug | None = None
 ) -> str:
-    """The machine and its surroundings in Promela, for spin.
+    """Return the machine and its surroundings in Promela, for spin.
 
     Args:
         table: the rows.
@@ -77,7 +77,7 @@ def to_promela(
 def to_tla(
     table: Sequence[Row] = TABLE, *, workers: int = 2, messages: int = 2, sessions: int = 2, bug: Bug | None = None
 ) -> str:
-    """The machine and its surroundings in TLA+, for TLC.
+    """Return the machine and its surroundings in TLA+, for TLC.
 
     Args:
         table: the rows.
