@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from operator import attrgetter
-from typing import Any, TypeAlias, TypeVar
+from types import SimpleNamespace
+from typing import Any, TypeAlias, TypeVar, cast
 
+import attrs
 from attrs import fields, frozen
 
 from fsm import Conversation, Message, Result, Running, Session, State, Transition, Trigger, Turn, TurnStatus
@@ -58,6 +59,7 @@ def _time(value: int) -> datetime:
 
 # `json.dumps` makes an encoder for each call that has options.
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=dict).encode
+_decode = json.JSONDecoder().decode
 _encode_escaped = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=dict).encode
 
 
@@ -74,14 +76,14 @@ def _json(value: Any) -> str:
 
 
 def _object(text: str) -> Mapping[str, Any]:
-    value = json.loads(text)
+    value = _decode(text)
     if not isinstance(value, dict):
         raise TypeError("not a JSON object")
     return value
 
 
 def _list(text: str) -> tuple[Any, ...]:
-    value = json.loads(text)
+    value = _decode(text)
     if not isinstance(value, list):
         raise TypeError("not a JSON list")
     return tuple(value)
@@ -89,7 +91,7 @@ def _list(text: str) -> tuple[Any, ...]:
 
 def _blocks(text: str) -> tuple[Any, ...]:
     blocks = _list(text)
-    if not all(isinstance(block, dict) for block in blocks):
+    if not set(map(type, blocks)) <= {dict}:
         raise TypeError("not a list of blocks")
     return blocks
 
@@ -99,18 +101,19 @@ class Codec:
     """How the values of a column are written and read.
 
     Attributes:
-        write: makes the column's value of an attribute's; None is written as NULL without it.
-        read: makes the attribute's value of a column's; NULL is read as None without it.
+        write: makes the column's value of an attribute's, or None if they are equal; None is written as NULL.
+        read: makes the attribute's value of a column's, or None if they are equal; NULL is read as None.
     """
 
-    write: Callable[[Any], Any]
-    read: Callable[[Any], Any]
+    write: Callable[[Any], Any] | None = None
+    read: Callable[[Any], Any] | None = None
 
 
 TIME = Codec(micros, _time)
 OBJECT = Codec(_json, _object)
 STATE = Codec(str.__str__, State)
-FLAG = Codec(bool, bool)
+FLAG = Codec(read=bool)
+PLAIN = Codec()
 
 CODECS: Mapping[str, Codec] = {
     **dict.fromkeys(("at", "created_at", "updated_at", "started_at", "ended_at", "opened_at", "closed_at"), TIME),
@@ -121,8 +124,8 @@ CODECS: Mapping[str, Codec] = {
     "trigger": Codec(str.__str__, Trigger),
     "errors": Codec(_json, _list),
     "content": Codec(_json, _blocks),
-    "running_turn": Codec(attrgetter("turn"), int),
-    "running_owner": Codec(attrgetter("owner"), str),
+    "running_turn": Codec(attrgetter("turn")),
+    "running_owner": Codec(attrgetter("owner")),
     "running_until": Codec(lambda running: micros(running.until), _time),
     "seen": TIME,
 }
@@ -148,8 +151,10 @@ RENAMED: Mapping[type, Mapping[str, str]] = {
 }
 """The columns that are named otherwise than the attributes of their effect."""
 
-UNREPORTED: Mapping[str, Any] = {"is_error": False, "errors": "[]"}
-"""The columns of the result of a turn that has none, if they are not NULL."""
+NO_RESULT = SimpleNamespace(
+    **{**dict.fromkeys(field.name for field in fields(Result)), "is_error": False, "errors": ()}
+)
+"""The columns of the result of a turn that has none."""
 
 GUARD = {"expected": "before.version", "seen": "before.updated_at"}
 """The values that a step compares with the row of its conversation: the version and the time of the commit before.
@@ -158,54 +163,14 @@ The time matters because a server that crashes forgets commits that were not syn
 versions."""
 
 
-@frozen
-class _Source:
-    """Where the value of a column comes from.
-
-    Attributes:
-        path: the attributes to follow.
-        write: makes the column's value, or None if it is the attribute's.
-        null: the column's value for None.
-    """
-
-    path: str
-    write: Callable[[Any], Any] | None = None
-    null: Any = None
-
-
-def _of_step(name: str) -> _Source:
-    path = GUARD.get(name, "after.running" if name in RUNNING else f"after.{name}")
-    return _Source(path, _writer(name))
-
-
-def _of_effect(effect: type, name: str) -> _Source:
-    if effect is EndTurn and name in REPORTED:
-        return _Source("result", partial(_reported, name, _writer(name)), UNREPORTED.get(name))
-    attribute = RENAMED.get(effect, {}).get(name, name)
-    record = RECORDS.get(effect)
-    return _Source(f"{record}.{attribute}" if record else attribute, _writer(name))
-
-
-def _writer(name: str) -> Callable[[Any], Any] | None:
-    return CODECS[name].write if name in CODECS else None
-
-
-REPORTED = frozenset(field.name for field in fields(Result))
-"""The columns of a turn that hold its result."""
-
-
-def _reported(name: str, write: Callable[[Any], Any] | None, result: Result) -> Any:
-    value = getattr(result, name)
-    return value if write is None or value is None else write(value)
-
-
 def step_row(names: Sequence[str]) -> Callable[[Step], Row]:
     """Return a function that makes of a step the values for the row of its conversation.
 
     Args:
         names: the columns, and ``expected`` and ``seen`` for the guard; in the order of the values.
     """
-    return _row([_of_step(name) for name in names])
+    paths = ["after.running" if name in RUNNING else GUARD.get(name, f"after.{name}") for name in names]
+    return _row(names, paths)
 
 
 def effect_row(effect: type, names: Sequence[str]) -> Callable[[Effect, int], Row]:
@@ -216,9 +181,12 @@ def effect_row(effect: type, names: Sequence[str]) -> Callable[[Effect, int], Ro
         names: the columns, in the order of the values.
     """
     at = names.index("conversation")
-    row = _row([_of_effect(effect, name) for name in names if name != "conversation"])
+    columns = [name for name in names if name != "conversation"]
+    row = _row(columns, [_path(effect, name) for name in columns])
 
     def with_conversation(effect: Effect, conversation: int) -> Row:
+        if isinstance(effect, EndTurn) and effect.result is None:
+            effect = attrs.evolve(effect, result=cast("Any", NO_RESULT))
         values = row(effect)
         values.insert(at, conversation)
         return values
@@ -226,14 +194,25 @@ def effect_row(effect: type, names: Sequence[str]) -> Callable[[Effect, int], Ro
     return with_conversation
 
 
-def _row(sources: Sequence[_Source]) -> Callable[[Any], list[Any]]:
-    values_in = attrgetter(*(source.path for source in sources))
-    written = [(at, source.write, source.null) for at, source in enumerate(sources) if source.write is not None]
+def _path(effect: type, name: str) -> str:
+    """Return the attributes of an effect that lead to the value of a column."""
+    attribute = RENAMED.get(effect, {}).get(name, name)
+    if effect is EndTurn and name in vars(NO_RESULT):
+        return f"result.{name}"
+    return f"{RECORDS[effect]}.{attribute}" if effect in RECORDS else attribute
+
+
+def _row(columns: Sequence[str], paths: Sequence[str]) -> Callable[[Any], list[Any]]:
+    """Return a function that makes of a step or an effect the values of columns, which it finds at these paths."""
+    values_in = attrgetter(*paths)
+    written = [(at, write) for at, name in enumerate(columns) if (write := CODECS.get(name, PLAIN).write) is not None]
 
     def row(thing: Any) -> list[Any]:
         values = list(values_in(thing))
-        for at, write, null in written:
-            values[at] = null if values[at] is None else write(values[at])
+        for at, write in written:
+            value = values[at]
+            if value is not None:
+                values[at] = write(value)
         return values
 
     return row
@@ -269,17 +248,19 @@ def read(record: type[R], columns: Sequence[str], rows: Sequence[Row], key: str 
     """
     kind: Any = record
     make: Callable[[Values], Any] = MAKERS.get(kind, lambda values: kind(**values))
-    coded = [(name, CODECS[name]) for name in columns if name in CODECS]
+    readers = [(name, reader) for name in columns if (reader := CODECS.get(name, PLAIN).read) is not None]
+    is_part = "conversation" in columns
     records = []
     for row in rows:
         values: Values = dict(zip(columns, row, strict=True))
         try:
-            for name, codec in coded:
+            for name, reader in readers:
                 if values[name] is not None:
-                    values[name] = codec.read(values[name])
+                    values[name] = reader(values[name])
+            if is_part:
+                del values["conversation"]
             if kind is Transition:
                 values["key"] = key
-            values.pop("conversation", None)
             records.append(make(values))
         except (ValueError, TypeError, OverflowError) as error:
             raise CorruptRecord(
