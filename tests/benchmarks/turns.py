@@ -110,7 +110,7 @@ def sqlite_turns(folder: Path, *, turns: int = 200, rounds: int = 31) -> Iterato
         yield Row(group, name, whole * 1e6, "µs", whole / base, MANAGED[durability])
         hop, awaited = found["a hop"].median, found["on asyncio"].median
         unsynced = durability == "relaxed"
-        most = 1.2 * (whole + 2 * hop) / whole if unsynced else SYNCED_ON_A_LOOP
+        most = round(1.2 * (whole + 2 * hop) / whole, 2) if unsynced else SYNCED_ON_A_LOOP
         group = f"A turn on asyncio, {WHAT[durability]}"
         yield Row(group, "SessionManager", whole * 1e6, "µs")
         yield Row(group, "AsyncSessionManager", awaited * 1e6, "µs", awaited / whole, most)
