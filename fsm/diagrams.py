@@ -1,7 +1,7 @@
 """Diagrams of the machine: mermaid, graphviz, SVG, and a markdown table.
 
 Everything is generated from the rows of :data:`fsm._core.table.TABLE`. The words for guards and effects are the
-docstrings of the methods, so a diagram can't drift from the machine. The same table gives the same text, byte by byte.
+docstrings of the methods, so a diagram always matches the machine. The same table gives the same text, byte by byte.
 
 A drawing has one arrow for each pair of states. Its label lists the rows of that pair. Rows that differ only in their
 trigger share a line.
@@ -74,12 +74,12 @@ def to_svg(table: Sequence[Row] = TABLE, theme: Theme = "light") -> str:
     if theme not in get_args(Theme):
         raise InvalidInput(f"theme is {theme!r}; it must be one of {', '.join(get_args(Theme))}")
     arrows = _arrows(table)
-    told = "; ".join(
+    description = "; ".join(
         f"{source.value} to {target.value}: {', '.join(label)}" for (source, target), label in arrows.items()
     )
     return PICTURE.substitute(
         COLOURS[theme],
-        description=escape(told),
+        description=escape(description),
         arrows="\n".join(f'<path d="{PLACES[pair].path}"/>' for pair in arrows),
         labels="\n".join(_label(PLACES[pair], label) for pair, label in arrows.items()),
     )
@@ -169,7 +169,7 @@ PLACES: Mapping[tuple[State, State], _Place] = {
 
 
 def _label(place: _Place, label: Sequence[str]) -> str:
-    """Return the label of an arrow as text of an SVG: each guard and each list of effects begins a line."""
+    """Return the label of an arrow as SVG text, in which each guard and each list of effects begins a line."""
     parts = [part for line in label for part in re.split(r" (?=\[|/ )", line)]
     spans = "".join(
         f'<tspan x="{place.x}" dy="{LINE if number else 0}">{escape(part)}</tspan>' for number, part in enumerate(parts)
@@ -178,7 +178,7 @@ def _label(place: _Place, label: Sequence[str]) -> str:
 
 
 LINE = 19
-"""The height of a line of a label."""
+"""The height of a line of a label, in units of the drawing."""
 
 COLOURS: Mapping[Theme, Mapping[str, str]] = {
     "light": {"ink": "#1f2328", "faint": "#59636e", "fill": "#f6f8fa", "bad": "#fff1f0", "good": "#eafbee"},
@@ -187,7 +187,7 @@ COLOURS: Mapping[Theme, Mapping[str, str]] = {
 
 PICTURE = Template(
     """\
-<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 450" role="img" aria-labelledby="title description" \
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="64 0 540 446" role="img" aria-labelledby="title description" \
 font-family="system-ui, sans-serif" font-size="16" fill="$ink">
 <title id="title">The state machine of a conversation</title>
 <desc id="description">$description</desc>

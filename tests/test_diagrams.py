@@ -1,4 +1,4 @@
-"""The diagrams tell the table, the whole table, and can be read by the tools they are for."""
+"""The diagrams and models contain every row of the table, and the tools that they are for can read them."""
 
 import re
 import shutil
@@ -74,7 +74,7 @@ def test_the_drawing_has_one_arrow_for_each_pair_of_states_and_all_rows_in_its_l
 
 @pytest.mark.parametrize("theme", get_args(Theme))
 def test_the_drawing_in_the_documentation_is_this_one(theme: Theme) -> None:
-    """After a change of the table: ``conversation-fsm diagram --format svg --theme light``."""
+    """After a change of the table, write both files again with ``conversation-fsm diagram --format svg --theme …``."""
     assert (STATIC / f"machine-{theme}.svg").read_text(encoding="utf-8") == to_svg(theme=theme)
 
 
@@ -116,7 +116,7 @@ def test_every_guard_and_effect_of_the_table_has_words() -> None:
             assert getattr(Builder, name).__doc__.startswith("Effect: ")
 
 
-def test_a_table_of_ones_own_is_drawn_even_if_its_methods_say_nothing() -> None:
+def test_a_custom_table_is_drawn_even_if_its_methods_have_no_docstrings() -> None:
     class Silent:
         def drop_it(self) -> None: ...
 
@@ -145,7 +145,7 @@ def test_the_models_do_what_the_rows_say() -> None:
     assert f'CASE {guard} -> [close(mark_dead(d, n), n) EXCEPT !.state = "stale"]' in to_tla([row])
 
 
-def test_the_models_know_which_rows_they_can_not_tell() -> None:
+def test_the_models_refuse_rows_with_unknown_effects() -> None:
     table = [Row(State.FRESH, Trigger.RESET, State.FRESH, effects=("drop_it",))]
     for generate in (to_promela, to_tla):
         with pytest.raises(InvalidTable, match=r"fresh --reset--> fresh.*'drop_it'"):
