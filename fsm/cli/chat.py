@@ -13,9 +13,10 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 import click
+from attrs import define, field
 
 from fsm.cli import options
-from fsm.cli.errors import EXIT_CODES, TURN_FAILED, USAGE, Failure, exit_code, report
+from fsm.cli.errors import EXIT_CODES, TURN_FAILED, fail, report
 from fsm.cli.rendering import is_terminal, one_line, waiting, write, write_json
 from fsm.errors import CorruptRecord, FSMError
 from fsm.events import Result, TextDelta
@@ -70,7 +71,7 @@ def chat(
     from persistence import SQLStore
 
     if name != "agents" and (agent or environment):
-        raise Failure("--agent and --environment are for --provider agents; name that too", USAGE)
+        fail("--agent and --environment are for --provider agents; name that too")
     with ExitStack() as stack:
         provider: Provider = ctx.obj or _provider(stack, name, model, agent, environment)
         manager = SessionManager(stack.enter_context(SQLStore(url)), provider)
@@ -89,31 +90,27 @@ def _provider(
 ) -> Provider:
     """Return the provider that is asked for, or the one that there is a key for; the stack closes its client."""
     has_key = any(os.environ.get(variable) for variable in KEYS)
+    if name in {"agents", "anthropic"} and not has_key:
+        fail(f"--provider {name} needs a key; set {KEYS[0]}, or use --provider demo")
     if name == "agents":
-        return _managed(stack, agent, environment, model, has_key=has_key)
+        return _managed(stack, agent, environment, model)
     if name == "claude":
         return _claude(model)
-    if name == "anthropic" and not has_key:
-        raise Failure(f"--provider anthropic needs a key; set {KEYS[0]}, or use --provider demo", USAGE)
     if name != "demo" and has_key:
         return AnthropicMessages(model=model or MODEL, max_tokens=MAX_TOKENS, client=_client(stack))
     if model is not None:
-        raise Failure(f"--model is for the anthropic provider, which needs {KEYS[0]}", USAGE)
+        fail(f"--model is for --provider claude, or for anthropic, which needs a key; set {KEYS[0]}")
     if name is None:
         _note(f"no {KEYS[0]} is set, so the demo provider answers")
     return DemoProvider()
 
 
-def _managed(
-    stack: ExitStack, agent: str | None, environment: str | None, model: str | None, *, has_key: bool
-) -> Provider:
+def _managed(stack: ExitStack, agent: str | None, environment: str | None, model: str | None) -> Provider:
     """Return the Managed Agent that is asked for."""
     if not agent or not environment:
-        raise Failure("--provider agents needs --agent and --environment; name the ids that the API gave them", USAGE)
+        fail("--provider agents needs --agent and --environment; name the ids that the API gave them")
     if model is not None:
-        raise Failure("--model is for the anthropic provider; an agent has its own model", USAGE)
-    if not has_key:
-        raise Failure(f"--provider agents needs a key; set {KEYS[0]}", USAGE)
+        fail("--model is for --provider anthropic or claude; an agent has its own model")
     return AnthropicAgents(agent=agent, environment=environment, client=_client(stack))
 
 
@@ -124,14 +121,17 @@ def _converse(speaker: _Speaker) -> int:
         try:
             code = speaker.say(line) or code
         except FSMError as error:
-            report(error)
-            code = exit_code(error)
+            code = report(error)
     return code
 
 
 def _claude(model: str | None) -> Provider:
-    """Return Claude over the Claude Agent SDK, in the working directory; ProviderError if the extra is missing."""
-    provider = ClaudeAgent()
+    """Return Claude over the Claude Agent SDK, in the working directory.
+
+    Raises:
+        ProviderError: the extra ``claude-agent`` is not installed.
+    """
+    provider = ClaudeAgent()  # before the import below, because it says in one line which extra is missing
     if model is None:
         return provider
     from claude_agent_sdk import ClaudeAgentOptions
@@ -144,10 +144,8 @@ def _client(stack: ExitStack) -> Anthropic:
 
     try:
         return stack.enter_context(Anthropic())
-    except Exception as error:  # the errors of the SDK and of its HTTP client have no common base
-        raise Failure(
-            f"the Anthropic client can't be made ({type(error).__name__}); check the variables ANTHROPIC_…", USAGE
-        ) from error
+    except Exception as error:  # noqa: BLE001  # the errors of the SDK and of its HTTP client have no common base
+        fail(f"the Anthropic client can't be made ({type(error).__name__}); check the variables ANTHROPIC_…")
 
 
 def _recover(manager: SessionManager) -> None:
@@ -184,7 +182,7 @@ def _piped() -> Iterator[str]:
         try:
             line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
         except UnicodeDecodeError:
-            raise Failure(f"line {number} of the input is not UTF-8; it was not sent", USAGE) from None
+            fail(f"line {number} of the input is not UTF-8; it was not sent")
         if line.strip():
             yield line
 
@@ -194,22 +192,22 @@ def _note(text: str) -> None:
     click.echo(f"({one_line(text)})", err=True)
 
 
+@define
 class _Speaker:
-    """Sends messages and shows the answers.
+    """A sender of messages that shows the answers.
 
     Args:
-        manager: sends them.
+        manager: the manager that sends them.
         key: the conversation.
         batch: whether to wait for the whole answer.
-        as_json: whether to write the answers as JSON.
+        as_json: whether to write the answers as JSON, which waits too.
     """
 
-    def __init__(self, manager: SessionManager, key: str, *, batch: bool, as_json: bool) -> None:
-        self._manager = manager
-        self._key = key
-        self._batch = batch or as_json
-        self._as_json = as_json
-        self._told = False
+    _manager: SessionManager
+    _key: str
+    _batch: bool
+    _as_json: bool
+    _told: bool = field(default=False, init=False)
 
     def say(self, line: str) -> int:
         """Send a message and show its answer; return its exit code.
@@ -219,7 +217,7 @@ class _Speaker:
         """
         self._told = False
         try:
-            reply = self._send(line) if self._batch else self._stream(line)
+            reply = self._send(line) if self._batch or self._as_json else self._stream(line)
         except FSMError as error:
             if error.reply is not None:
                 self._show(error.reply)
@@ -237,7 +235,7 @@ class _Speaker:
         with self._manager.stream(self._key, line) as turn, waiting() as spinner:
             try:
                 for event in turn:
-                    spinner.stop()
+                    spinner.close()
                     if isinstance(event, TextDelta):
                         self._tell(event.text)
             finally:

@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from fsm.cli import options
-from fsm.cli.errors import EXIT_CODES, TURN_FAILED, Failure
+from fsm.cli.errors import EXIT_CODES, TURN_FAILED, fail
 from fsm.cli.rendering import one_line
 from fsm.conversations import Conversations
 from fsm.events import Result
@@ -56,18 +56,18 @@ def demo() -> None:
 
 
 def _survive(database: Path) -> None:
-    _tell("A process talks to the AI. The provider's sessions live in the memory of that process.")
+    click.echo("A process talks to the AI. The provider's sessions live in the memory of that process.")
     first = _talk(database, FIRST)
     _check(first["state"] == "active" and not first["healed"], f"the first answer came as {first}")
-    _tell(
+    click.echo(
         f"The conversation is {first['state']} and holds {first['result']['session_id']}. "
         "The process ends, its sessions too."
     )
-    _tell("A second process takes the next message and resumes that session; the provider reports it dead.")
+    click.echo("A second process takes the next message and resumes that session; the provider reports it dead.")
     second = _talk(database, SECOND)
     _check(second["healed"] and second["status"] == "succeeded", f"the second answer came as {second}")
     _check(f"stored history I know that you said “{FIRST}”" in second["text"], "the history was not rebuilt")
-    _tell("The dead session was replaced within the turn, and the new one was told the stored history.")
+    click.echo("The dead session was replaced within the turn, and the new one was told the stored history.")
     with options.stored(file_url(str(database))) as talks:
         _prove(talks)
 
@@ -102,13 +102,13 @@ def _prove(talks: Conversations) -> None:
     _check([session.parent for session in sessions] == [None, 1], f"the sessions are {sessions}")
     _check(len({session.session_id for session in sessions}) == 2, "the dead session was adopted again")
     _check(len(talks.messages(KEY)) == 4, "a message is missing")
-    _tell(f"{way}; session 2 is the child of session 1, and all four messages are stored.")
+    click.echo(f"{way}; session 2 is the child of session 1, and all four messages are stored.")
 
 
 def _play_recorded() -> None:
     from persistence import SQLStore
 
-    _tell("Results as the real Claude CLI printed them, each in an active conversation that holds their session:")
+    click.echo("Results as the real Claude CLI printed them, each in an active conversation that holds their session:")
     recorded = [json.loads(line) for line in RECORDED.read_text(encoding="utf-8").splitlines()]
     _check([item["case"] for item in recorded] == list(EXPECTED), "the recorded results are not those of the story")
     results = [(item["case"], Result.from_mapping(item["result"])) for item in recorded]
@@ -122,7 +122,7 @@ def _play_recorded() -> None:
             click.echo(f"  {case:<42}{did:<28}{reply.summary}")
             _check(did == EXPECTED[case], f"after {case!r} the machine did {did!r}, not {EXPECTED[case]!r}")
             _check(reply.result is result, f"{case!r} was not answered with its recorded result")
-    _tell("Only the dead session was let go; every other error left it resumable.")
+    click.echo("Only the dead session was let go; every other error left it resumable.")
 
 
 def _script(results: list[tuple[str, Result]]) -> Iterator[list[Result]]:
@@ -136,11 +136,7 @@ def _move(transition: Transition) -> str:
     return f"{transition.trigger}: {transition.source} → {transition.target}"
 
 
-def _tell(sentence: str) -> None:
-    click.echo(sentence)
-
-
 def _check(holds: object, otherwise: str) -> None:
     """Fail unless a statement of the demo is true."""
     if not holds:
-        raise Failure(f"the demo went wrong: {otherwise}", TURN_FAILED)
+        fail(f"the demo went wrong: {otherwise}", TURN_FAILED)

@@ -9,22 +9,14 @@ from __future__ import annotations
 import io
 import logging
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
+from fsm import errors
 from fsm.cli.rendering import one_line
-from fsm.errors import (
-    Conflict,
-    ConversationBusy,
-    ConversationNotFound,
-    FSMError,
-    InvalidInput,
-    ProviderError,
-    StoreError,
-)
 
-__all__ = ["EXIT_CODES", "TURN_FAILED", "Application", "Failure", "exit_code", "report"]
+__all__ = ["EXIT_CODES", "NOT_FOUND", "TURN_FAILED", "Application", "fail", "report"]
 
 LOGGER = logging.getLogger("fsm")
 
@@ -44,27 +36,14 @@ Exit codes:
   141  the reader of the output went away
 """
 
-_CODES: tuple[tuple[type[FSMError], int], ...] = (
-    (ConversationNotFound, NOT_FOUND),
-    (ConversationBusy, BUSY),
-    (Conflict, BUSY),
-    (StoreError, STORE),
-    (ProviderError, PROVIDER),
-    (InvalidInput, USAGE),
+_CODES: tuple[tuple[type[errors.FSMError], int], ...] = (
+    (errors.ConversationNotFound, NOT_FOUND),
+    (errors.ConversationBusy, BUSY),
+    (errors.Conflict, BUSY),
+    (errors.StoreError, STORE),
+    (errors.ProviderError, PROVIDER),
+    (errors.InvalidInput, USAGE),
 )
-
-
-class Failure(Exception):
-    """An error of the command line itself, written in one line.
-
-    Args:
-        message: the problem and its remedy.
-        code: the exit code.
-    """
-
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 class Application(click.Group):
@@ -75,30 +54,36 @@ class Application(click.Group):
         _prepare()
         try:
             return super().invoke(ctx)
-        except FSMError as error:
-            report(error)
-            ctx.exit(exit_code(error))
-        except Failure as error:
-            report(error)
-            ctx.exit(error.code)
+        except errors.FSMError as error:
+            ctx.exit(report(error))
         except KeyboardInterrupt:
             click.echo(err=True)
             ctx.exit(INTERRUPTED)
         except BrokenPipeError:
             ctx.exit(UNREAD)
         except OSError as error:
-            report(Failure(f"input or output failed: {error.strerror or error}", USAGE))
-            ctx.exit(USAGE)
+            fail(f"input or output failed: {error.strerror or error}")
 
 
-def exit_code(error: FSMError) -> int:
-    """Return the exit code for an error of the library."""
+def report(error: errors.FSMError) -> int:
+    """Write an error of the library in one line to stderr; return its exit code."""
+    _write(str(error))
     return next((code for kind, code in _CODES if isinstance(error, kind)), TURN_FAILED)
 
 
-def report(error: FSMError | Failure) -> None:
-    """Write an error in one line to stderr."""
-    click.echo(f"error: {one_line(str(error))}", err=True)
+def fail(message: str, code: int = USAGE) -> NoReturn:
+    """Write an error of the command line in one line to stderr, and end the command.
+
+    Args:
+        message: the problem and its remedy.
+        code: the exit code.
+    """
+    _write(message)
+    raise click.exceptions.Exit(code)
+
+
+def _write(message: str) -> None:
+    click.echo(f"error: {one_line(message)}", err=True)
 
 
 def _prepare() -> None:

@@ -5,27 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias
 
 import click
 
-from fsm.cli.errors import NOT_FOUND, USAGE, Failure
+from fsm.cli.errors import NOT_FOUND, fail
 from fsm.conversations import Conversations
 from fsm.store import check_key
 
-__all__ = [
-    "agent",
-    "as_json",
-    "at_most",
-    "checked_key",
-    "db",
-    "environment",
-    "key_argument",
-    "key_option",
-    "stored",
-]
+__all__ = ["agent", "as_json", "at_most", "checked_key", "db", "environment", "key_argument", "key_option", "stored"]
 
-F = TypeVar("F", bound=Callable[..., Any])
+Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def checked_key(_: click.Context, __: click.Parameter, key: str | None) -> str | None:
@@ -36,57 +26,35 @@ def checked_key(_: click.Context, __: click.Parameter, key: str | None) -> str |
 def _url(_: click.Context, __: click.Parameter, db: str) -> str:
     """Return the URL of a database that is named by its path or by its URL."""
     if not db:
-        raise Failure("--db is empty; name a file or a URL", USAGE)
+        fail("--db is empty; name a file or a URL")
     from persistence.urls import file_url
 
     return db if "://" in db else file_url(db)
 
 
-def db(command: F) -> F:
-    """Add ``--db``: the database, as a URL."""
-    return click.option(
-        "--db",
-        "url",
-        metavar="PATH|URL",
-        envvar="CONVERSATION_FSM_DB",
-        default="conversations.db",
-        show_default=True,
-        show_envvar=True,
-        callback=_url,
-        help="The database: a.db, sqlite:///a.db, postgresql://…",
-    )(command)
+db = click.option(
+    "--db",
+    "url",
+    metavar="PATH|URL",
+    envvar="CONVERSATION_FSM_DB",
+    default="conversations.db",
+    show_default=True,
+    show_envvar=True,
+    callback=_url,
+    help="The database: a.db, sqlite:///a.db, postgresql://…",
+)
+as_json = click.option("--json", "as_json", is_flag=True, help="Write JSON, for programs.")
+key_argument = click.argument("key", callback=checked_key)
+key_option = click.option(
+    "--key", default="default", show_default=True, callback=checked_key, help="The conversation, by its key."
+)
+agent = click.option("--agent", metavar="ID", help="The agent of --provider agents.")
+environment = click.option("--environment", metavar="ID", help="The environment of --provider agents.")
 
 
-def as_json(command: F) -> F:
-    """Add ``--json``: output for programs."""
-    return click.option("--json", "as_json", is_flag=True, help="Write JSON, for programs.")(command)
-
-
-def key_option(command: F) -> F:
-    """Add ``--key``: the conversation."""
-    return click.option(
-        "--key", default="default", show_default=True, callback=checked_key, help="The conversation, by its key."
-    )(command)
-
-
-def key_argument(command: F) -> F:
-    """Add ``KEY``: the conversation."""
-    return click.argument("key", callback=checked_key)(command)
-
-
-def agent(command: F) -> F:
-    """Add ``--agent``: the Managed Agent."""
-    return click.option("--agent", metavar="ID", help="The agent of --provider agents.")(command)
-
-
-def environment(command: F) -> F:
-    """Add ``--environment``: the environment of the Managed Agent."""
-    return click.option("--environment", metavar="ID", help="The environment of --provider agents.")(command)
-
-
-def at_most(what: str) -> Callable[[F], F]:
-    """Add ``--limit``: the most records."""
-    return click.option("--limit", type=click.IntRange(min=0), metavar="N", help=f"At most N {what}.")
+def at_most(records: str) -> Decorator:
+    """Return the option ``--limit``: the greatest number of records to show."""
+    return click.option("--limit", type=click.IntRange(min=0), metavar="N", help=f"At most N {records}.")
 
 
 @contextmanager
@@ -97,7 +65,7 @@ def stored(url: str) -> Iterator[Conversations]:
         url: the database.
 
     Raises:
-        Failure: there is no such file.
+        Exit: there is no such file; the error is written.
         StoreError: the database can't be used.
     """
     from persistence import SQLStore
@@ -105,6 +73,6 @@ def stored(url: str) -> Iterator[Conversations]:
 
     place = parse(url)
     if isinstance(place, FileURL) and place.path != MEMORY and not Path(place.path).exists():
-        raise Failure(f"there is no database file {place.path!r}; chat begins one, --db names another", NOT_FOUND)
+        fail(f"there is no database file {place.path!r}; chat begins one, --db names another", NOT_FOUND)
     with SQLStore(url) as store:
         yield Conversations(store)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from datetime import datetime
 from typing import IO, Any
 
@@ -110,30 +110,9 @@ def display(*things: RenderableType) -> None:
         click.echo(line.rstrip())
 
 
-@contextmanager
-def waiting() -> Iterator[Spinner]:
-    """Show a spinner while a person at a terminal waits; ``stop()`` it when there is something to see."""
-    spinner = Spinner(visible=is_terminal(sys.stdout, sys.stderr))
-    try:
-        yield spinner
-    finally:
-        spinner.stop()
-
-
-class Spinner:
-    """A spinner that runs until it is stopped.
-
-    Args:
-        visible: whether it is shown.
-    """
-
-    def __init__(self, *, visible: bool) -> None:
-        self._status = Console(stderr=True).status("waiting for the AI") if visible else None
-        if self._status is not None:
-            self._status.start()
-
-    def stop(self) -> None:
-        """Remove the spinner. Stopping twice is a no-op."""
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
+def waiting() -> ExitStack:
+    """Show a spinner while a person at a terminal waits, until the returned stack is closed."""
+    shown = ExitStack()
+    if is_terminal(sys.stdout, sys.stderr):
+        shown.enter_context(Console(stderr=True).status("waiting for the AI"))
+    return shown

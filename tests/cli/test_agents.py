@@ -14,7 +14,7 @@ CHAT = ("chat", "--db", "a.db", "--key", "k", *AGENT)
 
 @pytest.fixture
 def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[AgentsServer]:
-    """The API, and the environment of somebody who has a key for it."""
+    """Serve the API, and set a key for it in the environment."""
     with AgentsServer() as server:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
         monkeypatch.setenv("ANTHROPIC_API_KEY", "key")
@@ -63,7 +63,7 @@ def test_a_budget_that_is_used_up_is_told_in_a_sentence(run: Run, api: AgentsSer
         (("--provider", "agents", "--agent", "a"), "--provider agents needs --agent and --environment"),
         (("--agent", "a"), "--agent and --environment are for --provider agents"),
         (("--provider", "demo", "--environment", "e"), "--agent and --environment are for --provider agents"),
-        ((*AGENT, "--model", "m"), "--model is for the anthropic provider"),
+        ((*AGENT, "--model", "m"), "--model is for --provider anthropic or claude"),
     ],
 )
 def test_options_that_do_not_go_together_are_one_line(

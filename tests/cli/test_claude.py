@@ -18,7 +18,7 @@ CHAT = ("chat", "--db", "a.db", "--key", "k", "--provider", "claude")
 
 @pytest.fixture
 def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MessagesServer]:
-    """The API that the CLI asks, and a home directory for it."""
+    """Serve the API that the CLI asks, and give the CLI a home directory."""
     require_sdk()
     with MessagesServer() as server:
         echo(server)
@@ -37,7 +37,7 @@ def test_a_session_outlives_the_process(process: Process, api: MessagesServer) -
 
 
 def at_home(home: Path) -> list[str]:
-    """The processes that run with this home directory."""
+    """Return the names of the processes that run with this home directory."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -67,8 +67,9 @@ def test_ctrl_c_in_mid_answer_ends_the_cli_and_keeps_what_it_said(api: MessagesS
         assert inside.conversations.messages("k")[-1].text == "Once upo"
 
 
-def test_without_the_extra_it_says_what_to_install(process: Process) -> None:
+@pytest.mark.parametrize("model", [(), ("--model", "m")])
+def test_without_the_extra_it_says_what_to_install(process: Process, model: tuple[str, ...]) -> None:
     hidden = "import sys; sys.modules['claude_agent_sdk'] = None; from fsm.__main__ import main; main()"
-    done = process(*CHAT, stdin="hello\n", python=("-c", hidden))
+    done = process(*CHAT, *model, stdin="hello\n", python=("-c", hidden))
     assert done.returncode == 6
     assert "pip install 'conversation-fsm[claude-agent]'" in done.stderr
