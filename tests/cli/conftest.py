@@ -1,4 +1,7 @@
-"""An empty folder for each test, no key in the environment, and two ways to run a command: here, or as a process."""
+"""Fixtures for the command line: an empty folder, no key in the environment, and two ways to run a command.
+
+A command runs in this process or in another one.
+"""
 
 import json
 import subprocess
@@ -22,7 +25,7 @@ Process = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the test runs."""
+    """Run the test in an empty folder, without the variables that the commands read."""
     for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CONVERSATION_FSM_DB", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
@@ -65,19 +68,19 @@ def process() -> Process:
 
 @contextmanager
 def manager(db: str = "a.db", provider: Provider | None = None) -> Iterator[SessionManager]:
-    """The same conversations as the commands', from the inside."""
+    """Open the conversations that the commands see, with a manager."""
     with SQLStore(f"sqlite:///{db}") as store:
         yield SessionManager(store, provider or DemoProvider())
 
 
 def document(result: Result) -> Any:
-    """The JSON that a command wrote."""
+    """Return the JSON that a command wrote."""
     assert result.exit_code == 0, result.stderr
     return json.loads(result.stdout)
 
 
 def complains(result: Result, code: int) -> str:
-    """The one line in which a command told its error."""
+    """Check that a command ended with an exit code and one line about its error; return that line."""
     lines: list[str] = result.stderr.splitlines()
     assert result.exit_code == code
     assert len(lines) == 1

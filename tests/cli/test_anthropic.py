@@ -13,7 +13,7 @@ CHAT = ("chat", "--db", "a.db", "--key", "k")
 
 @pytest.fixture
 def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[MessagesServer]:
-    """The API, and the environment of somebody who has a key for it."""
+    """Serve the API, and set a key for it in the environment."""
     with MessagesServer() as server:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
         monkeypatch.setenv("ANTHROPIC_API_KEY", "key")

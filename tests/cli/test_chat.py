@@ -1,4 +1,4 @@
-"""``chat``: what is said goes to stdout, everything else to stderr, and the exit code tells how it went."""
+"""``chat`` writes answers to stdout and everything else to stderr, and its exit code says whether a turn failed."""
 
 import json
 import os
@@ -18,7 +18,7 @@ CHAT = ("chat", "--db", "a.db", "--key", "k")
 
 
 def damage(statement: str) -> None:
-    """Change the database behind the library's back."""
+    """Change the database without the library."""
     with closing(sqlite3.connect("a.db")) as connection, connection:
         connection.execute(statement)
 
@@ -33,7 +33,7 @@ def test_each_line_of_a_pipe_is_a_message_and_blank_lines_are_skipped(run: Run) 
     assert result.stderr == ""
 
 
-def test_no_input_is_no_message(run: Run) -> None:
+def test_without_input_nothing_is_sent(run: Run) -> None:
     assert run(*CHAT, "--provider", "demo").output == ""
 
 
@@ -89,7 +89,7 @@ def test_a_failed_turn_is_told_to_the_person_and_is_exit_code_1_and_the_next_lin
     assert result.stdout.startswith("You said “again”.")
 
 
-def test_what_a_failed_turn_said_before_it_failed_is_written(run: Run) -> None:
+def test_the_text_of_a_turn_that_failed_later_is_written(run: Run) -> None:
     provider = DemoProvider([[TextDelta("half an ans"), Result(is_error=True, http_status=529)]])
     result = run(*CHAT, stdin="hello\n", provider=provider)
     assert (result.exit_code, result.stdout) == (1, "half an ans\n")
@@ -188,13 +188,13 @@ def test_a_model_without_the_anthropic_provider_is_an_error(run: Run, provider: 
     assert "--model" in complains(run(*CHAT, *provider, "--model", "m", stdin="hello\n"), 2)
 
 
-def test_input_that_is_no_utf8_is_an_error_that_names_the_line(run: Run) -> None:
+def test_input_that_is_not_utf8_is_an_error_that_names_the_line(run: Run) -> None:
     result = run(*CHAT, "--provider", "demo", stdin=b"\xef\xbb\xbfhello\n\xff\n")
     assert "line 2" in complains(result, 2)
     assert result.stdout.startswith("You said “hello”.")
 
 
-def test_what_an_ai_says_goes_into_a_pipe_as_it_is(run: Run) -> None:
+def test_an_answer_goes_into_a_pipe_unchanged(run: Run) -> None:
     result = run(*CHAT, stdin="hello\n", provider=DemoProvider([[TextDelta("\x1b[1m[red]"), Result()]]))
     assert result.stdout == "\x1b[1m[red]\n"
 
@@ -224,5 +224,5 @@ def test_a_reader_that_goes_away_ends_the_chat_without_a_traceback(process: Proc
     assert (done.returncode, done.stderr) == (141, b"")
 
 
-def test_a_provider_of_ones_own_may_refuse_with_an_error_of_the_library(run: Run) -> None:
+def test_a_custom_provider_may_refuse_with_an_error_of_the_library(run: Run) -> None:
     assert "not this" in complains(run(*CHAT, stdin="hello\n", provider=DemoProvider([InvalidInput("not this")])), 2)

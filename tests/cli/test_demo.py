@@ -1,10 +1,10 @@
-"""``demo`` tells the main job, and fails if it does not come out as told."""
+"""``demo`` shows a conversation that outlives its session, and fails if an outcome differs from its text."""
 
 from pathlib import Path
 
 import pytest
 
-from fsm._core.table import State
+from fsm import State
 from fsm.cli import demo as told
 from tests.cli.conftest import Process, Run
 

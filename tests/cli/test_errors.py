@@ -1,4 +1,4 @@
-"""Bad input and broken databases: one line on stderr, an exit code that means something, never a traceback."""
+"""Bad input and broken databases end a command with one line on stderr and an exit code, without a traceback."""
 
 import os
 import sqlite3
@@ -50,7 +50,7 @@ def test_a_path_that_can_not_be_written_is_exit_code_5(run: Run) -> None:
 
 
 @pytest.mark.parametrize("command", [("list",), *READERS, ("chat", "--provider", "demo")])
-def test_a_file_that_is_no_database_is_exit_code_5_and_stays_as_it_is(
+def test_a_file_that_is_not_a_database_is_exit_code_5_and_stays_as_it_is(
     run: Run, folder: Path, command: tuple[str, ...]
 ) -> None:
     Path("a.db").write_text("Dear diary,\n" * 100, encoding="utf-8")
@@ -85,7 +85,7 @@ def test_wrong_usage_is_exit_code_2(run: Run, args: tuple[str, ...]) -> None:
     assert "Error: " in result.stderr
 
 
-def test_a_reset_reason_that_is_no_line_is_exit_code_2(run: Run) -> None:
+def test_a_reset_reason_of_two_lines_is_exit_code_2(run: Run) -> None:
     with manager() as inside:
         inside.send("k", "hello")
     complains(run("reset", "k", "--db", "a.db", "--reason", "two\nlines"), 2)
@@ -138,7 +138,7 @@ def test_output_that_can_not_be_written_is_told_in_one_line() -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_closed_streams_are_no_traceback(process: Process) -> None:
+def test_closed_streams_cause_no_traceback(process: Process) -> None:
     closing = "import os, sys; os.close(int(sys.argv.pop(1))); "
     run_main = "os.execv(sys.executable, [sys.executable, '-m', 'fsm', *sys.argv[1:]])"
     assert process("1", "diagram", python=("-c", closing + run_main)).returncode == 0

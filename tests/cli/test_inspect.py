@@ -1,4 +1,4 @@
-"""``list``, ``show``, ``history``, ``reset`` and ``diagram``: what they tell people, and programs."""
+"""``list``, ``show``, ``history``, ``reset`` and ``diagram``: their output for people and for programs."""
 
 import json
 from datetime import datetime, timedelta
@@ -12,7 +12,7 @@ from tests.cli.conftest import Run, complains, document, manager
 
 @pytest.fixture(autouse=True)
 def conversations(folder: object) -> None:
-    """Two conversations; in the second a dead session was replaced."""
+    """Store two conversations; in the second one a dead session was replaced."""
     provider = DemoProvider()
     with manager(provider=provider) as inside:
         inside.send("a", "hello", metadata={"team": "[red]"})
@@ -73,7 +73,7 @@ def test_show_as_json_is_the_conversation_with_all_its_records(run: Run) -> None
     assert datetime.fromisoformat(story["created_at"]).utcoffset() == timedelta(0)
 
 
-def test_show_limits_what_it_shows_to_the_newest(run: Run) -> None:
+def test_show_with_a_limit_shows_the_newest_records(run: Run) -> None:
     story = document(run("show", "b", "--db", "a.db", "--json", "--limit", "1"))
     assert [len(story[part]) for part in ("sessions", "turns", "transitions")] == [1, 1, 1]
     assert story["transitions"][0]["number"] == 4
@@ -105,7 +105,7 @@ def test_history_writes_the_messages_in_order(run: Run) -> None:
     assert "again" in lines
 
 
-def test_history_tells_what_is_no_text_in_words(run: Run) -> None:
+def test_history_describes_content_other_than_text(run: Run) -> None:
     with manager() as inside:
         inside.send("a", [{"type": "text", "text": "look:"}, {"type": "image"}])
     assert "look:\n[image]\n" in run("history", "a", "--db", "a.db").stdout
@@ -151,6 +151,8 @@ def test_reset_refuses_while_a_turn_runs_unless_forced(run: Run) -> None:
         (("--format", "mermaid"), diagrams.to_mermaid()),
         (("--format", "dot"), diagrams.to_dot()),
         (("--format", "markdown"), diagrams.to_markdown()),
+        (("--format", "svg"), diagrams.to_svg().removesuffix("\n")),
+        (("--format", "svg", "--theme", "dark"), diagrams.to_svg(theme="dark").removesuffix("\n")),
     ],
 )
 def test_diagram_draws_the_table(run: Run, args: tuple[str, ...], text: str) -> None:

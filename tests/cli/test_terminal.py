@@ -1,4 +1,4 @@
-"""``chat`` and the others with a person in front: a real pseudo-terminal, a real process."""
+"""``chat`` and other commands as a person sees them: real processes at a pseudo-terminal."""
 
 import os
 import pty
@@ -25,7 +25,7 @@ cli(obj=DemoProvider([%s]))
 
 
 class Terminal:
-    """A person at a terminal: reads until something is there to be read, and types."""
+    """A person at a terminal, who reads and types."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", fd: int) -> None:
         self.process = process
@@ -33,7 +33,7 @@ class Terminal:
         self.seen = ""
 
     def read_until(self, text: str) -> str:
-        """Everything up to the next ``text``."""
+        """Return everything up to the next ``text``, once it is there."""
         while text not in self.seen:
             self.seen += os.read(self._fd, 4096).decode()
         before, _, self.seen = self.seen.partition(text)
@@ -43,18 +43,18 @@ class Terminal:
         os.write(self._fd, text.encode())
 
     def interrupt(self) -> None:
-        """Ctrl-C, pressed again when nothing comes of it: readline misses one that comes right after its prompt."""
+        """Press Ctrl-C until there is output; readline misses one that comes right after its prompt."""
         for _ in range(30):
             self.type("\x03")
             if select.select([self._fd], [], [], 5)[0]:
                 return
 
     def end(self) -> tuple[int, str]:
-        """The exit code, and what was still written."""
+        """Return the exit code and the rest of the output, when the process has ended."""
         try:
             while more := os.read(self._fd, 4096):
                 self.seen += more.decode()
-        except OSError:  # Linux says EIO when the other side is closed
+        except OSError:  # Linux reports EIO when the other side is closed
             pass
         return self.process.wait(timeout=120), self.seen
 
