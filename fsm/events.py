@@ -256,10 +256,10 @@ Event: TypeAlias = TextDelta | ToolUse | ToolResult | Result
 
 _SENTENCES: Mapping[int | str | None, str] = {
     400: "The AI service did not accept this request; please try again, or say it differently.",
-    401: "The AI service is not logged in; whoever runs this application must renew its key.",
-    402: "The AI account has run out of credit; whoever runs this application must top it up.",
-    403: "The AI service refuses this account; whoever runs this application must check its permissions.",
-    404: "The AI model or service was not found; whoever runs this application must check its settings.",
+    401: "The AI service is not logged in; the operator of this application must renew its key.",
+    402: "The AI account has run out of credit; the operator of this application must top it up.",
+    403: "The AI service refuses this account; the operator of this application must check its permissions.",
+    404: "The AI model or service was not found; the operator of this application must check its settings.",
     408: "The AI took too long to answer; please try again.",
     413: "This conversation or message is too large for the AI; please send less.",
     429: "The AI is receiving too many requests at the moment; please try again in a little while.",
@@ -267,7 +267,7 @@ _SENTENCES: Mapping[int | str | None, str] = {
     529: "The AI is overloaded at the moment; please try again in a little while.",
     INTERRUPTED: "The answer was stopped.",
     "error_busy": "The AI is still busy with an earlier message; please try again in a little while.",
-    "error_configuration": "The AI is not set up correctly; those who run this application must check its settings.",
+    "error_configuration": "The AI is not set up correctly; the operator of this application must check its settings.",
     "error_connection": "The AI service can't be reached; please try again.",
     "error_context_window": "This conversation is too long for the AI; please start a new one.",
     "error_response": "The AI's answer could not be read; please try again.",

@@ -28,7 +28,7 @@ MEANING = {
     ),
     "the API answers 401": (
         Trigger.FAILED,
-        "The AI service is not logged in; whoever runs this application must renew its key.",
+        "The AI service is not logged in; the operator of this application must renew its key.",
     ),
     "a person interrupts the running turn": (Trigger.FAILED, "The answer was stopped."),
 }

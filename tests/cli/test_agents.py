@@ -47,7 +47,7 @@ def test_a_key_that_the_api_refuses_is_told_in_a_sentence(run: Run, api: AgentsS
     api.refuses("create", Refusal(401, "authentication_error"))
     result = run(*CHAT, stdin="hello\n")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == "(The AI service is not logged in; whoever runs this application must renew its key.)\n"
+    assert result.stderr == "(The AI service is not logged in; the operator of this application must renew its key.)\n"
 
 
 def test_a_budget_that_is_used_up_is_told_in_a_sentence(run: Run, api: AgentsServer) -> None:

@@ -51,7 +51,7 @@ def test_a_key_that_the_api_refuses_is_told_in_a_sentence(run: Run, api: Message
     api.will(error(401, "authentication_error"))
     result = run(*CHAT, stdin="hello\n")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == "(The AI service is not logged in; whoever runs this application must renew its key.)\n"
+    assert result.stderr == "(The AI service is not logged in; the operator of this application must renew its key.)\n"
 
 
 def test_a_malformed_environment_is_one_line(run: Run, api: MessagesServer, monkeypatch: pytest.MonkeyPatch) -> None:

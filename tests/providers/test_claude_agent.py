@@ -133,7 +133,7 @@ def test_an_id_that_the_cli_does_not_even_read_is_reported_dead(claude: Claude) 
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_whoever_leaves_in_mid_stream_interrupts_the_cli_and_the_session_lives(way: str, claude: Claude) -> None:
+def test_a_caller_that_leaves_in_mid_stream_interrupts_the_cli_and_the_session_lives(way: str, claude: Claude) -> None:
     """G14: the CLI stores what it said and that it was interrupted, and goes on from there."""
     talk = Talk(claude, way)
     talk.say("hello")

@@ -30,7 +30,7 @@ bool session_open = true;
 byte running;               /* the worker whose turn runs; 0: none */
 byte answered;              /* how many messages have their answer */
 
-/* What is true, whoever knows it */
+/* The state of the world */
 bool gone[IDS + 1];         /* the sessions that the provider has lost */
 bool reported[IDS + 1];     /* the ids that were reported dead in a committed result */
 byte used;                  /* how many ids the provider has given out */
