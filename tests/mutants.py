@@ -29,7 +29,7 @@ def verdicts() -> dict[str, str]:
 def place(mutant: str) -> str:
     """The function that was changed, as its users name it.
 
-    >>> place("fsm._core.turn.xǁRunningTurnǁfeed__mutmut_3"), place("fsm.context.x__boundary__mutmut_2")
+    >>> place("fsm._core.turn.xǁRunningTurnǁfeed__mutmut_3"), place("fsm.context.x_boundary__mutmut_2")
     ('fsm._core.turn.RunningTurn.feed', 'fsm.context.boundary')
     """
     module, _, function = mutant.partition("__mutmut_")[0].rpartition(".")

@@ -51,7 +51,17 @@ class Awaited:
         try:
             yield _Turn(turn, self._runner)
         finally:
-            self._runner.run(streamed.__aexit__(None, None, None))
+            if self._is_open:
+                self._runner.run(streamed.__aexit__(None, None, None))
+
+    @property
+    def _is_open(self) -> bool:
+        """Whether the runner is open; a closed one has ended all of its tasks."""
+        try:
+            self._runner.get_loop()
+        except RuntimeError:
+            return False
+        return True
 
     def reset(self, key: str, *, reason: str, force: bool) -> Conversation:
         """See :meth:`fsm.SessionManager.reset`."""

@@ -135,11 +135,12 @@ def test_a_second_store_on_a_file_and_an_outside_process_lose_nothing(
     """The second store dropped the locks of the process; the outsider then deleted the log that was in use."""
     first = SQLStore(sqlite_url)
     first.commit(one(1))
-    second = SQLStore(named(sqlite_url))
+    other = named(sqlite_url)
+    second = SQLStore(other)
     second.commit(one(2))
     if then == "closed":
         second.close()
-        second = SQLStore(named(sqlite_url))
+        second = SQLStore(other)
     assert from_outside(sqlite_url) == 2
     for number in range(3, 9):
         first.commit(one(number))

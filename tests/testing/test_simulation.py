@@ -11,10 +11,9 @@ import pytest
 
 from fsm._core.effects import Step
 from fsm._runtime import engine, turn_runner
-from fsm._runtime.engine import Engine
 from fsm.provider import Request
 from fsm.store import Store
-from fsm.testing import reference
+from fsm.testing import reference, simulated
 from fsm.testing.__main__ import main
 from fsm.testing.mutants import MUTANTS, Mutant
 from fsm.testing.reference import ReferenceStore
@@ -118,8 +117,8 @@ class _Unstored:
 
 
 def _asks_before_it_stores(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Engine.__init__
-    monkeypatch.setattr(Engine, "__init__", lambda self, store, *rest: real(self, _Unstored(store), *rest))
+    real = simulated.refused
+    monkeypatch.setattr(simulated, "refused", lambda store, step: real(_Unstored(store), step))
 
 
 def _asks_wrongly(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
