@@ -169,7 +169,7 @@ class Transition(_Table):
 
 
 class DeadId(_Table):
-    """A row for each provider session id that was reported dead; it is never sent and never adopted again (G2)."""
+    """The provider session ids of a conversation that were reported dead and are never used again (G2)."""
 
     conversation = _conversation()
     session_id = TextField()

@@ -61,8 +61,8 @@ def begin(
 ) -> Step:
     """Start a turn with the user's message (G8).
 
-    On its way it ends a running turn whose lease is over, opens the first session, renews a stale one, and leaves a
-    session that belongs to another provider (G15).
+    The step also ends an abandoned turn as interrupted. It opens a session if the conversation has none, or if the one
+    that it has is dead or belongs to another provider (G15).
 
     Args:
         conversation: the snapshot; its version is 0 if it is not stored yet.
@@ -135,7 +135,7 @@ def heal(
     lease: timedelta,
     dead: frozenset[str] = frozenset(),
 ) -> Step:
-    """Replace the session that the running turn found dead; the turn goes on and asks again, once (G11).
+    """Replace the session that the running turn found dead, so that the turn can ask again, once (G11).
 
     Args:
         conversation: the snapshot.
@@ -144,7 +144,7 @@ def heal(
         result: its result, whose trigger is ``expired``.
         now: the time, in UTC.
         lease: how long the second attempt may give no sign of life.
-        dead: the ids, of those held and named, that were reported dead before.
+        dead: the ids that were reported dead before, of the held one and the one in the result.
 
     Raises:
         InvalidTransition: the result does not report a dead session.
@@ -183,7 +183,7 @@ def finish(
         result: what the AI reported.
         answer: what the AI said, with the result.
         now: the time, in UTC.
-        dead: the ids, of those held and named, that were reported dead before.
+        dead: the ids that were reported dead before, of the held one and the one in the result.
         fitted: the most characters, history and message together, that a later new session is told. It is known after a
             request was refused for its size; None if none was (G22).
 

@@ -192,7 +192,8 @@ class RunningTurn:
         return [TextDelta(text)] if text else []
 
     def _take_half(self) -> list[Event]:
-        """Return U+FFFD for a half of a surrogate pair whose other half never came."""
+        """Return U+FFFD as an event if a half of a surrogate pair still waits for the other half; nothing if none
+        does."""
         half, self._half = well_formed(self._half), ""
         if not half:
             return []

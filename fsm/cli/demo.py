@@ -91,7 +91,7 @@ def _talk(database: Path, message: str) -> dict[str, Any]:
 
 
 def _prove(talks: Conversations) -> None:
-    """Show the log, and check it, the sessions and the messages."""
+    """Print the log of transitions; fail unless the log, the sessions and the messages are as expected."""
     moves, sessions = talks.transitions(KEY), talks.sessions(KEY)
     click.echo("  the log:")
     for move in moves:

@@ -50,7 +50,7 @@ class Application(click.Group):
     """A group that turns errors of its commands into a line and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; end with a line and an exit code after an error."""
+        """Run a command; after an error print it in one line on stderr and exit with its code."""
         _prepare()
         try:
             return super().invoke(ctx)

@@ -138,7 +138,7 @@ def next_events(
 
 
 def _stored(history: Iterable[Message]) -> dict[str, Block]:
-    """Return the newest stored result of each call."""
+    """Return the newest stored result of each tool call, by the id of the call."""
     blocks = [block for message in history for block in message.content]
     return {str(block.get("tool_use_id")): block for block in blocks if block.get("type") == "tool_result"}
 

@@ -171,9 +171,9 @@ class Exchange:
         return ()
 
     def _is_of_this_turn(self, message: Any) -> bool:
-        """Whether a result is that of the message that was sent.
+        """Return whether a result answers the message of this turn.
 
-        A resumed session first reports, with a result, what became of its background tasks.
+        A resumed session may first report the outcome of its background tasks in another result.
         """
         origin: Mapping[str, Any] = message.origin or {}
         return (
